@@ -1,0 +1,47 @@
+# `make help` lists the targets. Everything runs from .venv, which `make setup` builds once.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.i2l-installed
+PYTEST_ARGS ?=
+CODE := i2l_model jobs pipelines tests
+
+.DEFAULT_GOAL := help
+.PHONY: help setup quickstart test test-fast checks format bench clean
+
+help:  ## show the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+
+setup: $(STAMP)  ## create .venv with the package and the development tools
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -c constraints.txt -e '.[dev]'
+	touch $@
+
+quickstart: setup  ## run the whole workflow on this machine with the tiny backbone
+	$(BIN)/i2l run --recipe quickstart
+
+test: setup  ## run all tests that need no GPU
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-fast: setup  ## run the tests that are not marked slow
+	$(BIN)/python -m pytest -m 'not gpu and not slow' $(PYTEST_ARGS)
+
+checks: setup  ## lint, formatting, types, import contracts, spelling
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/codespell
+
+format: setup  ## apply the formatter and the automatic lint fixes
+	$(BIN)/ruff check --fix $(CODE)
+	$(BIN)/ruff format $(CODE)
+
+bench: setup  ## run the benchmarks; they print what they measure
+	$(BIN)/python -m pytest tests/benchmarks -s -m 'not gpu' --timeout=0 $(PYTEST_ARGS)
+
+clean:  ## remove the environment, caches and build output (keeps workspaces)
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""The model: reference images in, LoRA weights out."""

@@ -1,0 +1,82 @@
+"""Fixtures shared by all tests: one local Ray and an isolated workspace."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+# Read by the libraries when they are imported, hence set before any of them is.
+_ENVIRONMENT = {
+    "DAGSTER_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_OFFLINE": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "OMP_NUM_THREADS": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+_CPU_ENVIRONMENT = {"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu"}
+
+# More logical CPUs than small machines have: Ray Train's workers hold theirs while Ray Data runs.
+RAY_NUM_CPUS = 6
+RAY_OBJECT_STORE_BYTES = 400 * 1024**2
+
+
+def _selects_gpu(markexpr: str) -> bool:
+    return "gpu" in markexpr and "not gpu" not in markexpr
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Set the environment; without ``-m gpu`` no test sees a GPU, on any machine."""
+    defaults = dict(_ENVIRONMENT)
+    if not _selects_gpu(config.option.markexpr):
+        defaults |= _CPU_ENVIRONMENT
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark what lies in tests/gpu, and skip it where there is no GPU."""
+    gpu_folder = Path(__file__).parent / "gpu"
+    for item in items:
+        if gpu_folder in item.path.parents:
+            item.add_marker(pytest.mark.gpu)
+    if not _selects_gpu(config.option.markexpr):
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        skip = pytest.mark.skip(reason="torch sees no CUDA device")
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(skip)
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[None]:
+    """A local Ray for the whole session; starting one takes about ten seconds."""
+    import ray
+
+    ray.init(
+        address="local",
+        num_cpus=RAY_NUM_CPUS,
+        object_store_memory=RAY_OBJECT_STORE_BYTES,
+        include_dashboard=False,
+        log_to_driver=False,
+        _node_ip_address="127.0.0.1",
+    )
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder as the current one, and no service of the user's environment in reach."""
+    for name in ("AWS_ENDPOINT_URL", "DAGSTER_HOME", "MLFLOW_TRACKING_URI", "RAY_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    folder = tmp_path / "workspace"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
