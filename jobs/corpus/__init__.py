@@ -1,0 +1,1 @@
+"""Input pictures: the rendered StyleGrid corpus and packed image folders."""
