@@ -1,0 +1,7 @@
+"""Backbones: the frozen text-to-image models that the LoRAs are made for."""
+
+from i2l_model.backbones.base import Backbone
+from i2l_model.backbones.loading import load_backbone
+from i2l_model.backbones.zimage import ZImageBackbone
+
+__all__ = ["Backbone", "ZImageBackbone", "load_backbone"]

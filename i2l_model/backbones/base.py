@@ -1,0 +1,121 @@
+"""What the rest of the project needs of a text-to-image diffusion transformer."""
+
+# B batch, C channels, H W pixels, h w latent cells, T text tokens, D text features, S steps
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import nn
+
+from i2l_model.errors import InputError
+from i2l_model.lora.factors import LoraFactors, LoraTarget
+from i2l_model.lora.injection import inject_lora
+
+
+class Backbone(ABC):
+    """A frozen text-to-image model, in the project's flow convention (see `i2l_model.flow`).
+
+    Adapters translate time, sign, containers and latent scaling of their model into it.
+
+    Attributes:
+        name: Asset name, folder name or hub id, stored with every predictor made for it.
+        transformer: The velocity network, frozen and in eval mode; its linears carry the LoRAs.
+        image_size: Default side of a square image in pixels.
+    """
+
+    name: str
+    transformer: nn.Module
+    image_size: int
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the transformer."""
+        return next(self.transformer.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of the transformer's weights."""
+        return next(self.transformer.parameters()).dtype
+
+    @abstractmethod
+    def lora_targets(self) -> tuple[LoraTarget, ...]:
+        """Return the linear layers of the transformer that a LoRA updates, in module order."""
+
+    @abstractmethod
+    def encode_prompts(self, prompts: Sequence[str]) -> list[torch.Tensor]:
+        """Return one (T_i, D) tensor a prompt, without padding rows."""
+
+    @abstractmethod
+    def encode_images(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the latents (B, C, h, w) float32 of images (B, 3, H, W) in [-1, 1].
+
+        The posterior's mode, so that an image always has the same latents.
+        """
+
+    @abstractmethod
+    def decode_latents(self, latents: torch.Tensor) -> torch.Tensor:
+        """Return images (B, 3, H, W) float32, about in [-1, 1] and not clamped."""
+
+    @abstractmethod
+    def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
+        """Return (C, h, w) of an image of that size in pixels; InputError if it does not fit."""
+
+    @abstractmethod
+    def sample_sigmas(self, num: int, generator: torch.Generator | None = None) -> torch.Tensor:
+        """Draw training noise levels (num,) float32 in (0, 1], as the backbone was trained."""
+
+    @abstractmethod
+    def inference_sigmas(self, num_inference_steps: int, height: int, width: int) -> torch.Tensor:
+        """Return the scheduler's noise levels (S + 1,) float32, from 1 down to 0."""
+
+    @abstractmethod
+    def pipeline(self) -> Any:
+        """Return the diffusers pipeline over the same modules."""
+
+    @abstractmethod
+    def enable_gradient_checkpointing(self) -> None:
+        """Trade compute for memory in the transformer; injected LoRAs stay in effect."""
+
+    @abstractmethod
+    def _predict_velocity(
+        self, latents: torch.Tensor, sigmas: torch.Tensor, prompt_embeds: Sequence[torch.Tensor]
+    ) -> torch.Tensor:
+        """Return ``noise - data`` of the transformer as it stands."""
+
+    def velocity(
+        self,
+        latents: torch.Tensor,
+        sigmas: torch.Tensor,
+        prompt_embeds: Sequence[torch.Tensor],
+        lora: LoraFactors | None = None,
+    ) -> torch.Tensor:
+        """Predict the velocity ``noise - data``, differentiable with respect to ``lora``.
+
+        Args:
+            latents: (B, C, h, w) noisy latents.
+            sigmas: (B,) noise levels in [0, 1].
+            prompt_embeds: B tensors (T_i, D) from `encode_prompts`.
+            lora: N LoRAs with B = N * K; row b uses LoRA b // K. None leaves the backbone bare.
+
+        Returns:
+            (B, C, h, w) float32.
+
+        Raises:
+            InputError: If the batch sizes disagree or the LoRA is made for another backbone.
+        """
+        batch = latents.shape[0]
+        if sigmas.shape != (batch,) or len(prompt_embeds) != batch:
+            raise InputError(
+                "batch",
+                f"{batch} latents, {tuple(sigmas.shape)} sigmas, {len(prompt_embeds)} prompts",
+                "is not of one size",
+                "give one sigma and one prompt for each latent",
+            )
+        with self._injected(lora):
+            return self._predict_velocity(latents, sigmas, prompt_embeds)
+
+    def _injected(self, lora: LoraFactors | None) -> AbstractContextManager[None]:
+        return nullcontext() if lora is None else inject_lora(self.transformer, lora)

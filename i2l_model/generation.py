@@ -1,0 +1,228 @@
+"""Generation: many images in one batch, each with its own LoRA, by the backbone's Euler sampler."""
+
+# B images, N LoRAs, K = B / N images a LoRA, C channels, h w latent cells
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby, pairwise
+from typing import Literal, get_args
+
+import torch
+from PIL import Image
+
+from i2l_model.backbones.base import Backbone
+from i2l_model.errors import InputError
+from i2l_model.images import to_images
+from i2l_model.lora.factors import LoraFactors
+
+Guidance = Literal["positive_only", "neutral_negative", "symmetric"]
+
+_NEGATIVE_PROMPT = ""
+
+
+@torch.inference_mode()
+def generate(
+    backbone: Backbone,
+    prompts: Sequence[str],
+    *,
+    lora: LoraFactors | None = None,
+    seeds: Sequence[int],
+    num_inference_steps: int = 20,
+    guidance_scale: float = 1.0,
+    guidance: Guidance = "positive_only",
+    negative_lora: LoraFactors | None = None,
+    height: int | None = None,
+    width: int | None = None,
+    batch_size: int = 16,
+) -> list[Image.Image]:
+    """Draw one image a prompt.
+
+    Args:
+        backbone: The text-to-image model.
+        prompts: B prompts.
+        lora: N LoRAs with B = N * K; image i uses LoRA i // K. None draws with the bare backbone.
+        seeds: B seeds. A seed gives the same starting noise whatever the prompt, LoRA or batch.
+        num_inference_steps: Euler steps.
+        guidance_scale: ``v = v_neg + scale * (v_pos - v_neg)``; 1 is off.
+        guidance: What the negative branch (the empty prompt) carries: no LoRA ("positive_only"),
+            ``negative_lora`` ("neutral_negative", e.g. from `LoraPredictor.predict_neutral`), or
+            the LoRA of its image ("symmetric").
+        negative_lora: One LoRA, or N, of the same layers and rank as ``lora``.
+        height: Pixels; None is the backbone's own size.
+        width: Pixels; None is the backbone's own size.
+        batch_size: Images in one forward pass; guidance doubles its samples.
+
+    Returns:
+        B images in the order of the prompts.
+
+    Raises:
+        InputError: If an argument is out of range, counts disagree or a LoRA is not finite.
+    """
+    height, width = height or backbone.image_size, width or backbone.image_size
+    latents = sample_latents(
+        backbone,
+        prompts,
+        lora=lora,
+        noise=starting_noise(seeds, backbone.latent_shape(height, width)),
+        sigmas=backbone.inference_sigmas(num_inference_steps, height, width),
+        guidance_scale=guidance_scale,
+        guidance=guidance,
+        negative_lora=negative_lora,
+        batch_size=batch_size,
+    )
+    images: list[Image.Image] = []
+    for part in torch.split(latents, batch_size) if prompts else ():
+        images += to_images(backbone.decode_latents(part).clamp(-1, 1).cpu())
+    return images
+
+
+def starting_noise(seeds: Sequence[int], shape: tuple[int, int, int]) -> torch.Tensor:
+    """Return standard normal noise (B, C, h, w) on the CPU; row i depends on ``seeds[i]`` only."""
+    if not seeds:
+        return torch.empty(0, *shape)
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    return torch.stack([torch.randn(shape, generator=generator) for generator in generators])
+
+
+@torch.inference_mode()
+def sample_latents(
+    backbone: Backbone,
+    prompts: Sequence[str],
+    *,
+    lora: LoraFactors | None,
+    noise: torch.Tensor,
+    sigmas: torch.Tensor,
+    guidance_scale: float = 1.0,
+    guidance: Guidance = "positive_only",
+    negative_lora: LoraFactors | None = None,
+    batch_size: int = 16,
+) -> torch.Tensor:
+    """Return the clean latents (B, C, h, w) float32.
+
+    ``noise`` is (B, C, h, w), ``sigmas`` (S + 1,) from 1 to 0; for the rest see `generate`.
+    """
+    _check(prompts, noise, guidance_scale, guidance, batch_size)
+    guided = guidance_scale != 1
+    branches = _branches(lora, negative_lora, guidance, guided, len(prompts))
+    embeds = backbone.encode_prompts(prompts)
+    negative_embeds = backbone.encode_prompts([_NEGATIVE_PROMPT] if guided else [])
+    finished = []
+    for rows in _batches(len(prompts), lora.num_loras if lora else 1, batch_size):
+        batch = _Batch(
+            noise=noise[rows.start : rows.stop].to(backbone.device, torch.float32),
+            prompt_embeds=embeds[rows.start : rows.stop] + negative_embeds * len(rows),
+            lora=branches.rows(rows).to(backbone.device) if branches else None,
+        )
+        finished.append(_integrate(backbone, batch, sigmas.to(backbone.device), guidance_scale))
+    return torch.cat(finished) if finished else noise
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """One forward pass's samples; under guidance the negative branch follows the positive one."""
+
+    noise: torch.Tensor
+    prompt_embeds: list[torch.Tensor]
+    lora: LoraFactors | None
+
+
+@dataclass(frozen=True)
+class _Branches:
+    """The LoRAs of the positive and, under guidance, of the negative branch, N each."""
+
+    parts: tuple[LoraFactors, ...]
+    images_per_lora: int
+
+    def rows(self, rows: range) -> LoraFactors:
+        """Return the LoRAs for these images such that each has equally many of them."""
+        owners = [row // self.images_per_lora for row in rows]
+        runs = {owner: len(list(run)) for owner, run in groupby(owners)}
+        index = list(runs) if len(set(runs.values())) == 1 else owners
+        if index == list(range(self.parts[0].num_loras)):
+            return LoraFactors.concat(self.parts)
+        return LoraFactors.concat([part.select(index) for part in self.parts])
+
+
+def _integrate(
+    backbone: Backbone, batch: _Batch, sigmas: torch.Tensor, guidance_scale: float
+) -> torch.Tensor:
+    """Follow the velocity from noise to data by Euler steps."""
+    latents = batch.noise
+    copies = len(batch.prompt_embeds) // len(latents)
+    for sigma, next_sigma in pairwise(sigmas):
+        samples = latents.repeat(copies, 1, 1, 1)
+        velocity = backbone.velocity(
+            samples, sigma.expand(len(samples)), batch.prompt_embeds, batch.lora
+        )
+        if copies == 2:
+            positive, negative = velocity.chunk(2)
+            velocity = negative + guidance_scale * (positive - negative)
+        latents = latents + (next_sigma - sigma) * velocity
+    return latents
+
+
+def _branches(
+    lora: LoraFactors | None,
+    negative_lora: LoraFactors | None,
+    guidance: Guidance,
+    guided: bool,
+    num_images: int,
+) -> _Branches | None:
+    if (guidance == "neutral_negative") != (negative_lora is not None):
+        raise InputError(
+            "guidance",
+            guidance,
+            "and negative_lora do not go together",
+            "give negative_lora with neutral_negative and only then",
+        )
+    if lora is None:
+        if negative_lora is not None:
+            raise InputError("negative_lora", "set", "needs a lora", "give lora too")
+        return None
+    lora.check_finite("lora")
+    if num_images % lora.num_loras:
+        problem = f"must be a multiple of the {lora.num_loras} LoRAs"
+        raise InputError("prompts", num_images, problem, "add prompts")
+    images_per_lora = max(num_images // lora.num_loras, 1)
+    if not guided:
+        return _Branches((lora,), images_per_lora)
+    if guidance == "symmetric":
+        return _Branches((lora, lora), images_per_lora)
+    if negative_lora is None:
+        return _Branches((lora, lora.zeros_like()), images_per_lora)
+    negative_lora.check_finite("negative_lora")
+    if negative_lora.num_loras == 1:
+        negative_lora = negative_lora.select([0] * lora.num_loras)
+    if negative_lora.num_loras != lora.num_loras:
+        problem = f"must be 1 or {lora.num_loras} LoRAs"
+        raise InputError("negative_lora", negative_lora.num_loras, problem, "fix their number")
+    return _Branches((lora, negative_lora), images_per_lora)
+
+
+def _batches(num_images: int, num_loras: int, batch_size: int) -> Iterator[range]:
+    """Cut the images into batches, at the borders between LoRAs where those fit."""
+    images_per_lora = max(num_images // num_loras, 1)
+    if images_per_lora <= batch_size:
+        batch_size -= batch_size % images_per_lora
+    for start in range(0, num_images, batch_size):
+        yield range(start, min(start + batch_size, num_images))
+
+
+def _check(
+    prompts: Sequence[str],
+    noise: torch.Tensor,
+    guidance_scale: float,
+    guidance: Guidance,
+    batch_size: int,
+) -> None:
+    if isinstance(prompts, str):
+        raise InputError("prompts", prompts, "is one string", "give a list of prompts")
+    if len(prompts) != len(noise):
+        raise InputError("seeds", len(noise), f"must be {len(prompts)}", "give one for each prompt")
+    if not guidance_scale >= 1:
+        raise InputError("guidance_scale", guidance_scale, "must be >= 1", "use 1 for no guidance")
+    if guidance not in get_args(Guidance):
+        known = ", ".join(get_args(Guidance))
+        raise InputError("guidance", guidance, "is unknown", f"use one of: {known}")
+    if batch_size < 1:
+        raise InputError("batch_size", batch_size, "must be at least 1", "raise it")

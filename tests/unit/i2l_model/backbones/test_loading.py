@@ -1,0 +1,72 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from i2l_model.backbones import load_backbone
+from i2l_model.backbones.tiny import build_tiny_zimage
+from i2l_model.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "small-zimage"
+    build_tiny_zimage(0, folder)
+    return folder
+
+
+def outputs(backbone) -> torch.Tensor:
+    latents = torch.ones(1, 8, 16, 16)
+    return backbone.velocity(latents, torch.full((1,), 0.5), backbone.encode_prompts(["a circle"]))
+
+
+def test_a_saved_backbone_loads_with_the_same_outputs(backbone, folder: Path):
+    loaded = load_backbone(folder)
+    assert loaded.name == "small-zimage"
+    assert loaded.image_size == 64
+    assert (loaded.device, loaded.dtype) == (torch.device("cpu"), torch.float32)
+    assert loaded.lora_targets() == backbone.lora_targets()
+    torch.testing.assert_close(outputs(loaded), outputs(backbone))
+    assert not any(parameter.requires_grad for parameter in loaded.transformer.parameters())
+
+
+def test_dtype_applies_to_all_weights(folder: Path):
+    loaded = load_backbone(str(folder), dtype=torch.bfloat16)
+    assert loaded.dtype == loaded.vae.dtype == loaded.text_encoder.dtype == torch.bfloat16
+    assert outputs(loaded).dtype == torch.float32
+
+
+@pytest.mark.parametrize("name", ["nowhere", "./a/b", "/a/b", "a/b/c"])
+def test_an_absent_folder_is_refused(name: str):
+    with pytest.raises(
+        InputError, match=r"backbone \(.*\) does not exist; give a diffusers folder"
+    ):
+        load_backbone(name)
+
+
+def test_an_unreachable_hub_id_is_refused():
+    with pytest.raises(InputError, match="check the name and the connection"):
+        load_backbone("nobody/nothing-here")
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path: Path):
+    with pytest.raises(InputError, match=r"has no model_index.json"):
+        load_backbone(tmp_path)
+    (tmp_path / "model_index.json").write_text("{")
+    with pytest.raises(InputError, match=r"has no readable model_index.json"):
+        load_backbone(tmp_path)
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "FluxPipeline"}))
+    with pytest.raises(InputError, match="is a FluxPipeline; use one of: ZImagePipeline"):
+        load_backbone(tmp_path)
+
+
+@pytest.mark.parametrize("part", ["transformer", "vae", "text_encoder"])
+def test_missing_or_pickled_weights_are_refused(tmp_path: Path, part: str):
+    folder = tmp_path / "model"
+    build_tiny_zimage(0, folder)
+    (weights,) = (folder / part).glob("*.safetensors")
+    torch.save({}, weights.with_suffix(".bin"))
+    weights.unlink()
+    with pytest.raises(InputError, match="does not load"):
+        load_backbone(folder)
