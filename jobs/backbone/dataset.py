@@ -17,13 +17,18 @@ from jobs.corpus.styles import sample_style
 from jobs.progress import Progress
 
 CHUNK = 1_000
+IMAGES_PER_STYLE = 2
 STYLED_CAPTION_SHARE = 0.3
 
 
 @dataclass(frozen=True, slots=True)
 class RenderedImages:
-    """N images (N, H, W, 3) uint8, memory-mapped, with content numbers and captions."""
+    """N images (N, H, W, 3) uint8, memory-mapped, with content numbers and captions.
 
+    Image i is drawn in style ``i // IMAGES_PER_STYLE`` of the style space of ``seed``.
+    """
+
+    seed: int
     pixels: NDArray[np.uint8]
     content_ids: NDArray[np.int64]
     captions: list[str]
@@ -46,7 +51,7 @@ def _render_chunk(
         number = start + offset
         rng = np.random.default_rng([seed, number])
         content_id = int(rng.integers(len(CONTENT_NAMES)))
-        style = sample_style(number // 2, seed)
+        style = sample_style(number // IMAGES_PER_STYLE, seed)
         rendering = render(CONTENT_NAMES[content_id], style, size=size, variant=number + 1)
         pixels[offset] = rendering.image
         content_ids.append(content_id)
@@ -85,6 +90,7 @@ def rendered_images(
         partial.rename(labels_path)
     labels = json.loads(labels_path.read_text())
     return RenderedImages(
+        seed=seed,
         pixels=np.load(stem.with_suffix(".npy"), mmap_mode="r"),
         content_ids=np.array(labels["content_ids"]),
         captions=labels["captions"],

@@ -15,7 +15,7 @@ KL_WEIGHT = 3e-4
 EDGE_WEIGHT = 1.0
 
 VAE_FIT = FitConfig(
-    steps=1400, batch_size=32, lr=2e-3, weight_decay=0.0, clip_norm=1.0, ema_decay=0.995
+    steps=1000, batch_size=32, lr=2e-3, weight_decay=0.0, clip_norm=1.0, ema_decay=0.995
 )
 
 
