@@ -14,9 +14,7 @@ from jobs.corpus.classifier import build_network
 from jobs.corpus.contents import CONTENT_NAMES
 from jobs.progress import Progress
 
-CLASSIFIER_FIT = FitConfig(
-    steps=2500, batch_size=64, lr=1e-3, weight_decay=0.05, ema_decay=0.995
-)
+CLASSIFIER_FIT = FitConfig(steps=1200, batch_size=64, lr=1e-3, weight_decay=0.05, ema_decay=0.995)
 MAX_SHIFT = 4  # pixels
 
 

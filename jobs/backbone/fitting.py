@@ -6,16 +6,15 @@ one would. State lies in one safetensors file, replaced atomically.
 
 import json
 import logging
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from i2l_model.weights import read_weights, write_weights
 from jobs.progress import Progress
 
 logger = logging.getLogger(__name__)
@@ -70,17 +69,11 @@ class _State:
         tensors |= {f"ema.{n}": p for n, p in self.ema.items()}
         for index, slots in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{slot}": value for slot, value in slots.items()}
-        tensors = {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
-        partial = self.path.with_suffix(".partial")
-        save_file(tensors, partial, metadata={"step": str(self.step)})
-        os.replace(partial, self.path)
+        write_weights(tensors, self.path, {"step": str(self.step)})
 
     def restore(self) -> None:
-        from safetensors import safe_open
-
-        tensors = load_file(self.path)
-        with safe_open(self.path, framework="pt") as file:
-            self.step = int(file.metadata()["step"])
+        tensors, metadata = read_weights(self.path, field="state")
+        self.step = int(metadata["step"])
         with torch.no_grad():
             for name, parameter in self.model.named_parameters():
                 parameter.copy_(tensors[f"model.{name}"])

@@ -1,4 +1,4 @@
-"""Trains and checks the shipped tiny text-to-image backbone and the classifier that reads it."""
+"""Trains and checks the shipped tiny models: backbone, content classifier, reference encoder."""
 
 import json
 import logging
@@ -16,6 +16,7 @@ from i2l_model.backbones import load_backbone
 from i2l_model.generation import generate
 from jobs.backbone.classifier import CLASSIFIER_FIT, accuracy, save_classifier, train_classifier
 from jobs.backbone.dataset import RenderedImages, rendered_images
+from jobs.backbone.encoder import ENCODER_FIT, save_encoder, train_encoder
 from jobs.backbone.fitting import FitConfig
 from jobs.backbone.text_to_image import TRANSFORMER_FIT, train_text_to_image
 from jobs.backbone.vae import VAE_FIT, train_vae
@@ -42,6 +43,7 @@ class BackboneConfig(BaseModel):
     vae: FitConfig = Field(VAE_FIT, description="fit of the VAE")
     transformer: FitConfig = Field(TRANSFORMER_FIT, description="fit of transformer and text")
     classifier: FitConfig = Field(CLASSIFIER_FIT, description="fit of the content classifier")
+    encoder: FitConfig = Field(ENCODER_FIT, description="fit of the reference encoder")
     samples_per_content: int = Field(20, ge=1, description="samples a content in the check")
     num_inference_steps: int = Field(20, ge=1, description="Euler steps in the check")
     guidance_scale: float = Field(2.0, ge=1, description="guidance in the check; 1 is off")
@@ -58,7 +60,7 @@ class BackboneResult:
 
 
 def run_backbone(config: BackboneConfig, output: Path, progress: Progress) -> BackboneResult:
-    """Trains everything into ``output`` (``tiny-zimage/``, ``tiny-classifier/``), resumably.
+    """Trains all tiny models into ``output``, resumably: one folder each, named as the assets are.
 
     ``output/work`` keeps the training state; ``output/check`` gets the sample grid, the training
     curve and ``check.json``.
@@ -76,6 +78,7 @@ def run_backbone(config: BackboneConfig, output: Path, progress: Progress) -> Ba
     )
     network = train_classifier(data, work, progress, config.classifier)
     save_classifier(network, output / "tiny-classifier")
+    save_encoder(train_encoder(data, work, progress, config.encoder), output / "tiny-encoder")
     save_pipeline(train_pipeline(config, data, work, progress), output / "tiny-zimage")
     return _checked(
         config,

@@ -51,7 +51,8 @@ def vae_loss(vae: AutoencoderKL, images: Tensor, generator: torch.Generator) -> 
         loss = loss + EDGE_WEIGHT * (ours - truth).abs().mean() / 2
     mean, logvar = posterior.mean.float(), posterior.logvar.float()
     divergence = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
-    return loss + KL_WEIGHT * divergence
+    total: Tensor = loss + KL_WEIGHT * divergence
+    return total
 
 
 def train_vae(

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from PIL import Image
@@ -19,7 +20,7 @@ def build_network(num_contents: int) -> nn.Sequential:
     """Four strided convolutions and a linear; (B, 3, 64, 64) in [-1, 1] to logits (B, contents)."""
     widths = (3, 32, 64, 128, 128)
     layers: list[nn.Module] = []
-    for narrow, wide in zip(widths, widths[1:], strict=False):
+    for narrow, wide in pairwise(widths):
         layers += [nn.Conv2d(narrow, wide, 3, padding=1), nn.GroupNorm(8, wide), nn.SiLU()]
         layers += [nn.Conv2d(wide, wide, 3, stride=2, padding=1), nn.SiLU()]
     layers += [nn.Flatten(), nn.Linear(widths[-1] * 16, 256), nn.SiLU()]

@@ -126,9 +126,7 @@ _OBJECTS = (
         "cross",
         (
             "primary",
-            lambda x, y: sdf.union(
-                sdf.box(x, y, 0, 0, 0.19, 0.6), sdf.box(x, y, 0, 0, 0.6, 0.19)
-            ),
+            lambda x, y: sdf.union(sdf.box(x, y, 0, 0, 0.19, 0.6), sdf.box(x, y, 0, 0, 0.6, 0.19)),
         ),
     ),
     _object(
@@ -181,7 +179,9 @@ _OBJECTS = (
         ),
         (
             "primary",
-            lambda x, y: sdf.polygon(x, y, [(-0.5, -0.45), (0.36, -0.45), (0.26, 0.5), (-0.4, 0.5)]),
+            lambda x, y: sdf.polygon(
+                x, y, [(-0.5, -0.45), (0.36, -0.45), (0.26, 0.5), (-0.4, 0.5)]
+            ),
         ),
     ),
     _object(
@@ -190,7 +190,9 @@ _OBJECTS = (
         ("accent", lambda x, y: sdf.polygon(x, y, [(-0.05, -0.5), (-0.4, 0.14), (-0.05, 0.14)])),
         (
             "primary",
-            lambda x, y: sdf.polygon(x, y, [(-0.62, 0.22), (0.62, 0.22), (0.4, 0.56), (-0.4, 0.56)]),
+            lambda x, y: sdf.polygon(
+                x, y, [(-0.62, 0.22), (0.62, 0.22), (0.4, 0.56), (-0.4, 0.56)]
+            ),
         ),
     ),
     _object(

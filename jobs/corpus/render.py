@@ -39,16 +39,20 @@ def _smooth_noise(shape: int, frequency: float, rng: np.random.Generator) -> Fie
     rows = np.arange(shape)
     interpolate[rows, low] = 1 - weight
     interpolate[rows, low + 1] = weight
-    return interpolate @ grid @ interpolate.T
+    noise: Field = interpolate @ grid @ interpolate.T
+    return noise
 
 
 def _wave(x: Field, y: Field, frequency: float, angle: float) -> Field:
-    return np.sin(np.float32(np.pi * frequency) * (x * np.cos(angle) + y * np.sin(angle)))
+    phase = np.float32(np.pi * frequency) * (x * np.cos(angle) + y * np.sin(angle))
+    wave: Field = np.sin(phase)
+    return wave
 
 
 def _cover(distance: Field, edge: float) -> Field:
     """Coverage of the inside, going from 1 to 0 over +-edge."""
-    return np.clip(0.5 - distance / np.float32(2 * edge), 0, 1)
+    cover: Field = np.clip(0.5 - distance / np.float32(2 * edge), 0, 1)
+    return cover
 
 
 def _mix(base: NDArray[np.float32], colour: NDArray[np.float32] | RGB, alpha: Field) -> None:
@@ -57,6 +61,7 @@ def _mix(base: NDArray[np.float32], colour: NDArray[np.float32] | RGB, alpha: Fi
 
 def _background(x: Field, y: Field, style: Style) -> NDArray[np.float32]:
     frequency, angle = style.background_frequency, style.background_angle
+    amount: Field
     match style.background_kind:
         case "flat":
             amount = np.zeros_like(x)
@@ -96,7 +101,8 @@ def _texture(x: Field, y: Field, style: Style, rng: np.random.Generator) -> Fiel
             lines = np.clip(6 * (np.abs(waves) - 0.35), 0, 1)
         case "mottle":
             lines = np.clip(0.5 + _smooth_noise(len(x), 1.6 * frequency, rng), 0, 1)
-    return lines * np.float32(style.texture_strength * 0.55)
+    darkening: Field = lines * np.float32(style.texture_strength * 0.55)
+    return darkening
 
 
 def _shade(x: Field, y: Field, distance: Field, style: Style) -> Field:
@@ -111,7 +117,8 @@ def _shade(x: Field, y: Field, distance: Field, style: Style) -> Field:
         case "rim":
             light = 1 - 2 * np.clip(-distance / np.float32(0.22), 0, 1)
             light = -light
-    return np.clip(light, -1, 1) * np.float32(style.shading_strength)
+    change: Field = np.clip(light, -1, 1) * np.float32(style.shading_strength)
+    return change
 
 
 def _fill(
@@ -165,7 +172,8 @@ def _pixelate(canvas: NDArray[np.float32], style: Style) -> None:
 
 def _downsample(field: NDArray[np.float32], size: int) -> NDArray[np.float32]:
     blocks = field.reshape(size, SUPERSAMPLING, size, SUPERSAMPLING, *field.shape[2:])
-    return blocks.mean(axis=(1, 3))
+    means: NDArray[np.float32] = blocks.mean(axis=(1, 3))
+    return means
 
 
 def _paint(

@@ -5,16 +5,18 @@ negative inside, positive outside, in canvas units.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Field = NDArray[np.float32]
+Field = NDArray[np.floating[Any]]
 
 
 def circle(x: Field, y: Field, cx: float, cy: float, radius: float) -> Field:
     """Disc of ``radius`` around (cx, cy)."""
-    return np.hypot(x - cx, y - cy) - np.float32(radius)
+    distance: Field = np.hypot(x - cx, y - cy) - np.float32(radius)
+    return distance
 
 
 def ellipse(x: Field, y: Field, cx: float, cy: float, rx: float, ry: float) -> Field:
@@ -22,14 +24,16 @@ def ellipse(x: Field, y: Field, cx: float, cy: float, rx: float, ry: float) -> F
     u, v = (x - cx) / rx, (y - cy) / ry
     norm = np.hypot(u, v)
     slope = np.hypot(u / rx, v / ry) + np.float32(1e-6)
-    return norm * (norm - 1) / slope
+    distance: Field = norm * (norm - 1) / slope
+    return distance
 
 
 def box(x: Field, y: Field, cx: float, cy: float, half_w: float, half_h: float) -> Field:
     """Axis-aligned rectangle."""
     dx, dy = np.abs(x - cx) - half_w, np.abs(y - cy) - half_h
     outside = np.hypot(np.maximum(dx, 0), np.maximum(dy, 0))
-    return outside + np.minimum(np.maximum(dx, dy), 0)
+    distance: Field = outside + np.minimum(np.maximum(dx, dy), 0)
+    return distance
 
 
 def capsule(
@@ -40,7 +44,8 @@ def capsule(
     dx, dy = x1 - x0, y1 - y0
     along = ((x - x0) * dx + (y - y0) * dy) / (dx * dx + dy * dy)
     along = np.clip(along, 0, 1)
-    return np.hypot(x - x0 - along * dx, y - y0 - along * dy) - np.float32(radius)
+    distance: Field = np.hypot(x - x0 - along * dx, y - y0 - along * dy) - np.float32(radius)
+    return distance
 
 
 def polygon(x: Field, y: Field, points: Sequence[tuple[float, float]]) -> Field:
@@ -55,7 +60,8 @@ def polygon(x: Field, y: Field, points: Sequence[tuple[float, float]]) -> Field:
         if y0 != y1:
             crosses = (y0 > y) != (y1 > y)
             inside ^= crosses & (px < dx * py / dy)
-    return np.where(inside, -1, 1).astype(np.float32) * np.sqrt(squared)
+    distance: Field = np.where(inside, -1, 1).astype(np.float32) * np.sqrt(squared)
+    return distance
 
 
 def star_points(
@@ -72,7 +78,8 @@ def star_points(
 
 def union(*fields: Field) -> Field:
     """Set union."""
-    return np.minimum.reduce(fields)
+    merged: Field = np.minimum.reduce(fields)
+    return merged
 
 
 def subtract(field: Field, removed: Field) -> Field:
@@ -82,4 +89,5 @@ def subtract(field: Field, removed: Field) -> Field:
 
 def intersect(*fields: Field) -> Field:
     """Set intersection."""
-    return np.maximum.reduce(fields)
+    common: Field = np.maximum.reduce(fields)
+    return common

@@ -62,7 +62,9 @@ class CorpusConfig(BaseModel):
     def contents(self) -> tuple[str, ...]:
         """The contents that are drawn."""
         return tuple(
-            name for name in CONTENT_NAMES[: self.num_contents] if name not in self.held_out_contents
+            name
+            for name in CONTENT_NAMES[: self.num_contents]
+            if name not in self.held_out_contents
         )
 
 

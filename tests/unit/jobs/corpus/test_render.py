@@ -51,7 +51,9 @@ def test_same_arguments_same_bytes_and_variants_differ() -> None:
         ("primary", ((1.0, 0.0, 0.0), (0.0, 0.0, 1.0))),
     ],
 )
-def test_every_kind_of_parameter_changes_the_picture(field: str, values: tuple[object, ...]) -> None:
+def test_every_kind_of_parameter_changes_the_picture(
+    field: str, values: tuple[object, ...]
+) -> None:
     images = [render("star", dataclasses.replace(STYLE, **{field: v})).image for v in values]
     for i, left in enumerate(images):
         for right in images[i + 1 :]:
@@ -60,7 +62,9 @@ def test_every_kind_of_parameter_changes_the_picture(field: str, values: tuple[o
 
 def test_masks_say_where_colours_are() -> None:
     rendering = render("ball", STYLE, size=64)
-    recoloured = dataclasses.replace(STYLE, background=(0.0, 1.0, 0.0), background_2=(0.0, 1.0, 0.0))
+    recoloured = dataclasses.replace(
+        STYLE, background=(0.0, 1.0, 0.0), background_2=(0.0, 1.0, 0.0)
+    )
     changed = np.abs(
         render("ball", recoloured, size=64).image.astype(int) - rendering.image.astype(int)
     ).sum(-1)
