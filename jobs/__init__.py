@@ -1,0 +1,1 @@
+"""Distributed jobs: mining, training, evaluation and the model registry."""

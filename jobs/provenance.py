@@ -1,0 +1,86 @@
+"""Where an artefact comes from: source revision, configuration, data and library versions."""
+
+import hashlib
+import json
+import platform
+import subprocess
+from collections.abc import Iterable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from jobs import storage
+
+_PACKAGES = (
+    "boto3", "deepspeed", "diffusers", "faiss-cpu", "mlflow", "numpy", "peft", "pillow",
+    "pyarrow", "pydantic", "ray", "safetensors", "torch", "transformers",
+)  # fmt: skip
+_CHUNK_BYTES = 1 << 20
+UNKNOWN = "unknown"
+
+
+def git_sha() -> str:
+    """Commit of the running source with "-dirty" if files differ; "unknown" outside a checkout."""
+    root = Path(__file__).resolve().parent.parent
+    try:
+        commit = _git(root, "rev-parse", "HEAD")
+        changed = _git(root, "status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.SubprocessError):
+        return UNKNOWN
+    return f"{commit}-dirty" if changed else commit
+
+
+def _git(root: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(root), *arguments]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=20)
+    return done.stdout.strip()
+
+
+def json_hash(value: Any) -> str:
+    """sha256 of a JSON-ready value, independent of the order of keys."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def config_hash(model: BaseModel) -> str:
+    """sha256 of a configuration; equal settings give equal hashes."""
+    return json_hash(model.model_dump(mode="json"))
+
+
+def bytes_hash(data: bytes) -> str:
+    """sha256 of ``data`` as hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def file_hash(uri: str) -> str:
+    """sha256 of a file's bytes, streamed.
+
+    Raises:
+        InputError: If there is no such file.
+    """
+    digest = hashlib.sha256()
+    with storage.open_read(uri) as stream:
+        while chunk := stream.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def manifest_hash(entries: Iterable[Mapping[str, Any]]) -> str:
+    """One hash over a list of files, each with at least "sha256" and "size".
+
+    Places do not count, so that a copied data set keeps its hash; order does not count either.
+    """
+    return json_hash(sorted([entry["sha256"], entry["size"]] for entry in entries))
+
+
+def environment_versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that shape results; absent ones are left out."""
+    versions = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
