@@ -1,0 +1,1 @@
+"""Mining of style pairs from captioned images with Ray Data."""

@@ -1,0 +1,180 @@
+"""The mining job: shards of captioned images in, style pairs out."""
+
+import logging
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from i2l_model.errors import InputError
+from jobs import storage
+from jobs.cluster import ensure_ray
+from jobs.mining.captions import CaptionContent, read_caption
+from jobs.mining.components import find_styles
+from jobs.mining.config import MiningConfig
+from jobs.mining.cut import Cut, candidate_edges, choose_cut
+from jobs.mining.dedup import drop_copies, drop_near_duplicates
+from jobs.mining.encoders import encoder_entry
+from jobs.mining.features import InputShard, Samples, extract_features
+from jobs.mining.filters import apply_filters
+from jobs.mining.mined import MinedPairs
+from jobs.mining.neighbours import local_scale, search_neighbours
+from jobs.mining.pairs import describe_pairs, write_index, write_pair_shards
+from jobs.mining.report import example_rows, write_report
+from jobs.mining.result import (
+    MiningResult,
+    count_all,
+    drop_counts,
+    finished_result,
+    locate_result,
+    result_hash,
+    write_manifest,
+)
+from jobs.mining.samples_table import write_samples
+from jobs.mining.selection import select_pairs
+from jobs.mining.split import assign_splits, style_name
+from jobs.mining.spool import ImageSpool
+from jobs.progress import Progress
+from jobs.provenance import file_hash, manifest_hash
+from jobs.shards import list_shards
+
+logger = logging.getLogger(__name__)
+
+
+def run_mining(
+    config: MiningConfig, input_uri: str, output_uri: str, progress: Progress
+) -> MiningResult:
+    """Mine style pairs from WebDataset shards.
+
+    Writes ``index.parquet``, ``shards/<split>/``, ``samples.parquet`` (one row an input sample,
+    kept or dropped with its reason), ``report/`` and, last, ``manifest.json``. A finished output
+    of the same settings and input is returned as it is; after a kill, or with other thresholds,
+    shards whose features are there already are not decoded again.
+
+    Args:
+        config: All settings.
+        input_uri: A folder of ``.tar`` shards, one tar, or a brace pattern.
+        output_uri: Folder to write to, outside of the input.
+        progress: Told about each stage.
+
+    Raises:
+        InputError: If the input is missing or empty, or holds too few styles to split.
+    """
+    input_uri, output_uri = storage.absolute_uri(input_uri), storage.absolute_uri(output_uri)
+    style_entry = encoder_entry(config.style_encoder, "style")
+    encoder_entry(config.content_encoder, "content")
+    if f"{output_uri}/".startswith(f"{input_uri}/"):
+        raise InputError("output", output_uri, "lies inside the input", "choose another folder")
+
+    inputs = _hash_inputs(list_shards(input_uri))
+    input_hash = manifest_hash([{"sha256": i.sha256, "size": i.size} for i in inputs])
+    finished = finished_result(output_uri, result_hash(config), input_hash)
+    if finished is not None:
+        logger.info("%s is finished for this input and these settings", output_uri)
+        progress.update("mine", 1, 1, "already finished, nothing to do")
+        return finished
+
+    ensure_ray()
+    manifest_uri = storage.join_uri(output_uri, "manifest.json")
+    storage.delete(manifest_uri)
+    samples, num_computed = extract_features(config, inputs, output_uri, progress)
+    logger.info("%d of %d shards embedded, the others were there", num_computed, len(inputs))
+    apply_filters(samples, config.filters)
+    drop_copies(samples, config.dedup)
+    _require_images(samples, input_uri)
+
+    min_similarity = config.cut.min_style_similarity
+    if min_similarity is None:
+        min_similarity = style_entry.min_similarity
+    mined = _mine(samples, config, min_similarity, progress)
+    captions = {int(row): _caption(samples, int(row), config) for row in mined.rows}
+    records = describe_pairs(
+        mined.selection.pairs, mined.rows.tolist(), samples, captions, mined.names, mined.splits
+    )
+
+    used = {row for record in records for row in (record.target, *record.refs)}
+    with ImageSpool() as spool:
+        spool.fill(samples, sorted(used | example_rows(mined, config.seed)), config, progress)
+        shards = write_pair_shards(records, spool, config.shard_mib, output_uri, progress)
+        write_index(records, storage.join_uri(output_uri, "index.parquet"))
+        write_samples(samples, mined, used, storage.join_uri(output_uri, "samples.parquet"))
+        counts, drops = count_all(samples, records), drop_counts(samples)
+        write_report(
+            storage.join_uri(output_uri, "report"),
+            samples=samples,
+            mined=mined,
+            captions=captions,
+            spool=spool,
+            counts=counts,
+            drops=drops,
+            config=config,
+            input_hash=input_hash,
+        )
+    content_hash = write_manifest(
+        manifest_uri,
+        config=config,
+        inputs=inputs,
+        input_hash=input_hash,
+        counts=counts,
+        drops=drops,
+        cut_threshold=mined.cut.threshold,
+        shards=shards,
+    )
+    return locate_result(output_uri, counts, content_hash)
+
+
+def _hash_inputs(shards: list[str]) -> list[InputShard]:
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        hashes = pool.map(file_hash, shards)
+        sizes = pool.map(storage.file_size, shards)
+        return [InputShard(*entry) for entry in zip(shards, hashes, sizes, strict=True)]
+
+
+def _require_images(samples: Samples, input_uri: str) -> None:
+    """Raise if there is nothing to pair, saying what became of the input."""
+    if not len(samples):
+        raise InputError("input", input_uri, "holds no samples", "give shards with images")
+    if sum(not reason for reason in samples.reason) < 2:
+        drops = ", ".join(f"{reason} {n}" for reason, n in drop_counts(samples).items())
+        fix = "give shards with images and captions, or relax mining.ingest and mining.filters"
+        raise InputError("input", input_uri, f"holds no two usable images ({drops})", fix)
+
+
+def _require_trust(cut: Cut, num_candidates: int, config: MiningConfig) -> None:
+    """Raise if nothing in the input looks like a style that repeats."""
+    if not cut.trusted:
+        raise InputError(
+            "input",
+            f"{num_candidates} candidate links, {cut.transitivity:.0%} of two-step paths closed",
+            f"shows no styles that repeat ({config.cut.min_transitivity:.0%} needed)",
+            "give at least three images of each style, or lower mining.cut.min_transitivity",
+        )
+
+
+def _caption(samples: Samples, row: int, config: MiningConfig) -> CaptionContent:
+    return read_caption(samples.caption[row], config.captions.style_words)
+
+
+def _mine(
+    samples: Samples, config: MiningConfig, min_similarity: float, progress: Progress
+) -> MinedPairs:
+    """From features to selected pairs with their splits; nothing is written."""
+    is_kept = np.array([not samples.reason[i] for i in samples.embedded])
+    rows, style = samples.embedded[is_kept], samples.style[is_kept]
+    content = samples.content[is_kept].astype(np.float32)
+    neighbours = search_neighbours(style, config, progress)
+    stays = drop_near_duplicates(samples, rows, neighbours, content, config.dedup)
+    if not stays.all():
+        rows, content = rows[stays], content[stays]
+        neighbours = neighbours.within(stays)
+    edges = candidate_edges(
+        neighbours, local_scale(neighbours, config.search.csls_neighbours), min_similarity
+    )
+    cut = choose_cut(edges, len(rows), config.cut, config.seed)
+    _require_trust(cut, len(edges), config)
+    styles = find_styles(edges, cut, len(rows), neighbours.index.shape[1], config.cut)
+    heads = [_caption(samples, int(row), config).head for row in rows]
+    selection = select_pairs(styles, heads, content, config.selection, config.seed)
+    names = [style_name([samples.sha256[rows[i]] for i in members]) for members in styles.members]
+    paired = sorted({pair.style for pair in selection.pairs})
+    splits = assign_splits([names[number] for number in paired], config.split)
+    return MinedPairs(rows, content, edges, cut, styles, selection, names, splits)
