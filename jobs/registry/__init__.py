@@ -1,0 +1,1 @@
+"""Run tracking and versioned predictors in MLflow."""

@@ -1,0 +1,206 @@
+"""Registration: one version = predictor, report, sample LoRAs and images, all as plain files."""
+
+import json
+import logging
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from i2l_model.errors import InputError
+from jobs import provenance, storage
+from jobs.registry.tracking import Tracker, TrackingConfig
+from jobs.registry.versions import (
+    CANDIDATE,
+    PREDICTOR_HASH_TAG,
+    ModelRegistry,
+    PredictorVersion,
+    model_name,
+)
+
+logger = logging.getLogger(__name__)
+
+REPORT_HASH_TAG = "report_sha256"
+_ROOT = "version"  # folder of the version inside its MLflow run
+
+
+@dataclass(frozen=True, slots=True)
+class _Staged:
+    """The version's files in a local folder, and what they say of themselves."""
+
+    folder: Path
+    config: dict[str, Any]
+    provenance: dict[str, Any]
+    report: dict[str, Any]
+    predictor_sha256: str
+    report_sha256: str
+
+
+def register_version(
+    tracking: TrackingConfig,
+    predictor_uri: str,
+    report_uri: str,
+    *,
+    samples_uri: str | None = None,
+    pairs_manifest_hash: str | None = None,
+    name: str | None = None,
+) -> PredictorVersion:
+    """Register a predictor with its report and samples, and point ``candidate`` at the version.
+
+    The same predictor and report give the version that is already there.
+
+    Args:
+        tracking: A resolved tracking configuration.
+        predictor_uri: Folder with config.json, model.safetensors and provenance.json.
+        report_uri: The evaluation's report.json; the files beside it are registered with it.
+        samples_uri: Folder with loras/*.safetensors and images/*.png; None: ``samples`` beside
+            the report.
+        pairs_manifest_hash: Hash of the training pairs; None: as the provenance says.
+        name: Registered model; None: ``i2l-<backbone>``.
+
+    Raises:
+        InputError: If a file is missing, the samples are incomplete, the report is of another
+            predictor's backbone, or the server does not answer.
+    """
+    registry = ModelRegistry(tracking)
+    with tempfile.TemporaryDirectory(prefix="i2l-register-") as scratch:
+        staged = _stage(Path(scratch), predictor_uri, report_uri, samples_uri)
+        name = name or model_name(str(staged.config["backbone"]))
+        tags = _tags(staged, pairs_manifest_hash)
+        version = _find(registry, name, tags)
+        if version is None:
+            version = _upload(tracking, registry, name, staged, tags)
+        else:
+            logger.info("%s holds this predictor and report already", version.uri)
+    if registry.find_by_alias(name, CANDIDATE) != version:
+        registry.set_alias(name, CANDIDATE, version.version)
+    return registry.get(name, version.version)
+
+
+def _stage(folder: Path, predictor_uri: str, report_uri: str, samples_uri: str | None) -> _Staged:
+    for file in ("config.json", "model.safetensors", "provenance.json"):
+        if not storage.exists(storage.join_uri(predictor_uri, file)):
+            fix = "name the predictor folder that i2l train wrote"
+            raise InputError("predictor", predictor_uri, f"has no {file}", fix)
+    if not storage.exists(report_uri) or not report_uri.endswith(".json"):
+        raise InputError("report", report_uri, "is no report.json", "run i2l evaluate first")
+    report_folder = report_uri.rpartition("/")[0] or "."
+    samples_uri = samples_uri or storage.join_uri(report_folder, "samples")
+    storage.download_folder(predictor_uri, folder / "predictor")
+    _copy_report(report_folder, folder / "report")
+    _copy_samples(samples_uri, folder / "samples")
+    config, origin, report = (
+        _read_json(path, path.name)
+        for path in (
+            folder / "predictor" / "config.json",
+            folder / "predictor" / "provenance.json",
+            folder / "report" / report_uri.rpartition("/")[2],
+        )
+    )
+    if report.get("backbone") not in (None, config["backbone"]):
+        fix = f"evaluate the predictor on {config['backbone']}"
+        raise InputError("report", report_uri, f"is about backbone {report['backbone']}", fix)
+    return _Staged(
+        folder=folder,
+        config=config,
+        provenance=origin,
+        report=report,
+        predictor_sha256=provenance.file_hash(str(folder / "predictor" / "model.safetensors")),
+        report_sha256=provenance.file_hash(report_uri),
+    )
+
+
+def _copy_report(source: str, target: Path) -> None:
+    """The report's own files and pictures; samples and intermediate chunks stay out."""
+    root = storage.absolute_uri(source)
+    for uri in storage.list_files(root):
+        relative = uri[len(root) :].lstrip("/")
+        if relative.endswith((".json", ".html", ".png", ".jpg", ".css", ".svg")) and not (
+            relative.startswith(("samples/", "chunks/"))
+        ):
+            storage.write_bytes(target / relative, storage.read_bytes(uri))
+
+
+def _copy_samples(source: str, target: Path) -> None:
+    fix = "give a folder with loras/*.safetensors and images/*.png, as i2l evaluate writes"
+    if not storage.exists(source):
+        raise InputError("samples", source, "does not exist", fix)
+    storage.download_folder(source, target)
+    for pattern in ("loras/*.safetensors", "images/*.png"):
+        if not any(target.glob(pattern)):
+            raise InputError("samples", source, f"holds no {pattern}", fix)
+
+
+def _read_json(path: Path, name: str) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise InputError(name, path.name, f"is no JSON ({error})", "write it again") from error
+    if not isinstance(value, dict):
+        raise InputError(name, path.name, "holds no JSON object", "write it again")
+    return value
+
+
+def _tags(staged: _Staged, pairs_manifest_hash: str | None) -> dict[str, str]:
+    origin = staged.provenance
+    return {
+        PREDICTOR_HASH_TAG: staged.predictor_sha256,
+        REPORT_HASH_TAG: staged.report_sha256,
+        "pairs_manifest_hash": pairs_manifest_hash or str(origin.get("pairs_hash", "unknown")),
+        "git_sha": str(origin.get("git_sha", "unknown")),
+        "config_hash": str(origin.get("config_hash", "unknown")),
+        "training_run_id": str(origin.get("run_id", "unknown")),
+        "step": str(origin.get("step", "unknown")),
+        "backbone": str(staged.config["backbone"]),
+    }
+
+
+def _find(registry: ModelRegistry, name: str, tags: Mapping[str, str]) -> PredictorVersion | None:
+    """The version with the same predictor and report, if there is one."""
+    if name not in registry.names():
+        return None
+    wanted = {key: tags[key] for key in (PREDICTOR_HASH_TAG, REPORT_HASH_TAG)}
+    for version in registry.list_versions(name):
+        if wanted.items() <= version.tags.items():
+            return version
+    return None
+
+
+def _upload(
+    tracking: TrackingConfig,
+    registry: ModelRegistry,
+    name: str,
+    staged: _Staged,
+    tags: dict[str, str],
+) -> PredictorVersion:
+    tracker = Tracker(tracking)
+    tracker.start(f"register {name}", tags={**tags, "kind": "registration"})
+    try:
+        tracker.log_params(staged.provenance.get("training", {}))
+        tracker.log_artifacts(staged.folder, _ROOT)
+        _check_upload(tracker, staged.folder / "predictor")
+        version = registry.create(
+            name,
+            source=tracker.artifact_uri(_ROOT),
+            run_id=tracker.run_id,
+            tags=tags,
+            description=f"i2L predictor for {tags['backbone']}, step {tags['step']}",
+        )
+    except BaseException:
+        tracker.finish("FAILED")
+        raise
+    tracker.finish()
+    logger.info("registered %s", version.uri)
+    return version
+
+
+def _check_upload(tracker: Tracker, folder: Path) -> None:
+    """Compare sizes in the artifact store with the files sent."""
+    stored = tracker.artifact_sizes(f"{_ROOT}/predictor")
+    for path in folder.iterdir():
+        if stored.get(path.name) != path.stat().st_size:
+            raise RuntimeError(
+                f"{path.name} has {stored.get(path.name)} bytes in the artifact store instead of "
+                f"{path.stat().st_size}; the upload is not whole"
+            )

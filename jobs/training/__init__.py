@@ -1,0 +1,1 @@
+"""Training of the LoRA predictor with Ray Train and DeepSpeed."""

@@ -1,0 +1,200 @@
+"""Settings of a training run."""
+
+import math
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from i2l_model.encoder import EncoderConfig
+
+HIGH_SIGMA = 0.7  # above this noise level the noisy latents no longer show the style themselves
+
+
+class PredictorOptions(BaseModel):
+    """Size of the predictor; what depends on the backbone is filled in when it is loaded."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rank: int = Field(
+        default=4, ge=1, description="Rank of every predicted LoRA pair; the file grows with it."
+    )
+    dim: int = Field(default=128, ge=8, description="Features of a predictor token.")
+    depth: int = Field(default=2, ge=1, description="Transformer blocks of the predictor.")
+    num_heads: int = Field(default=4, ge=1, description="Attention heads; divide dim.")
+    compress_dim: int = Field(
+        default=32, ge=1, description="Features between a query and a LoRA row (dim → c → in)."
+    )
+    queries_per_factor: int = Field(
+        default=1,
+        ge=1,
+        description="Queries a layer and side, 1..rank; fewer are faster, each then emits"
+        " rank / queries rows.",
+    )
+    lora_scale: float = Field(
+        default=0.3, gt=0, description="Factor on B·A; larger learns faster and less stably."
+    )
+    max_refs: int = Field(default=4, ge=1, description="Most reference images of one prediction.")
+    encoder: EncoderConfig = Field(
+        default_factory=EncoderConfig, description="Image encoder of the references."
+    )
+    target_modules: tuple[str, ...] = Field(
+        default=(),
+        description="Regular expressions searched in layer names; only layers that match one get a"
+        " LoRA. Empty: all LoRA targets of the backbone.",
+    )
+
+    @model_validator(mode="after")
+    def _divisible(self) -> Self:
+        if self.dim % self.num_heads:
+            raise ValueError(
+                f"num_heads ({self.num_heads}) must divide dim ({self.dim}); change either"
+            )
+        if self.rank % self.queries_per_factor:
+            raise ValueError(
+                f"queries_per_factor ({self.queries_per_factor}) must divide rank ({self.rank});"
+                " change either"
+            )
+        return self
+
+
+class TrainingConfig(BaseModel):
+    """One training of a predictor against a frozen backbone."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    backbone: str = Field(
+        default="tiny-zimage", description="Shipped backbone, diffusers folder or hub id."
+    )
+    predictor: PredictorOptions = Field(
+        default_factory=PredictorOptions, description="Size of the predictor."
+    )
+
+    steps: int = Field(default=900, ge=1, description="Optimizer steps of the whole run.")
+    styles_per_step: int = Field(
+        default=12, ge=1, description="Styles a step, over all workers; each gets one LoRA."
+    )
+    targets_per_style: int = Field(
+        default=4, ge=1, description="Target images that share one predicted LoRA."
+    )
+    min_refs: int = Field(default=1, ge=1, description="Fewest references a step may draw.")
+    max_refs: int = Field(default=4, ge=1, description="Most references a step may draw.")
+    gradient_accumulation_steps: int = Field(
+        default=1, ge=1, description="Forward passes a step; more need less memory."
+    )
+    gradient_checkpointing: bool = Field(
+        default=False, description="Recompute the backbone's blocks: less memory, a third slower."
+    )
+    high_sigma_fraction: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description=f"Share of samples drawn uniformly from sigma {HIGH_SIGMA}–1 instead of the"
+        " backbone's own distribution; more weighs style over detail.",
+    )
+
+    learning_rate: float = Field(default=5e-4, gt=0, description="Peak learning rate of AdamW.")
+    warmup_fraction: float = Field(
+        default=0.1, ge=0, lt=1, description="Share of the steps with a rising learning rate."
+    )
+    final_lr_fraction: float = Field(
+        default=0.0, ge=0, le=1, description="Learning rate at the end of the cosine / its peak."
+    )
+    weight_decay: float = Field(
+        default=0.01, ge=0, description="AdamW decay of matrices; vectors and queries have none."
+    )
+    adam_betas: tuple[float, float] = Field(
+        default=(0.9, 0.99), description="AdamW averages of gradient and squared gradient."
+    )
+    grad_clip: float = Field(default=1.0, gt=0, description="Largest global gradient norm.")
+    ema_decay: float = Field(
+        default=0.99,
+        ge=0,
+        lt=1,
+        description="Decay a step of the averaged weights that are validated and exported.",
+    )
+
+    precision: Literal["fp32", "bf16"] = Field(
+        default="fp32", description="Weights and activations of predictor and backbone."
+    )
+    zero_stage: Literal[0, 1, 2, 3] = Field(
+        default=2, description="DeepSpeed ZeRO: 1 shards optimizer, 2 gradients, 3 weights too."
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="cuda takes one GPU a worker; auto where Ray has enough."
+    )
+    num_workers: int = Field(default=2, ge=1, description="Training processes, one a GPU.")
+    threads_per_worker: int = Field(default=1, ge=1, description="CPU threads of one worker.")
+    cpus_per_worker: float = Field(
+        default=1.0, gt=0, description="CPUs that Ray reserves for one worker."
+    )
+    max_failures: int = Field(
+        default=0, ge=0, description="Restarts from the last checkpoint after a worker died."
+    )
+    cache_latents: bool = Field(
+        default=True,
+        description="Encode all targets and prompts once and keep them in memory; off encodes them"
+        " every step.",
+    )
+    encode_batch_size: int = Field(
+        default=32, ge=1, description="Images or prompts encoded at once for the cache."
+    )
+
+    checkpoint_every: int = Field(default=200, ge=1, description="Steps between checkpoints.")
+    keep_last: int = Field(default=2, ge=1, description="Checkpoints kept.")
+    log_every: int = Field(default=10, ge=1, description="Steps between logged metrics.")
+    validate_every: int = Field(default=150, ge=1, description="Steps between validations.")
+    validation_styles: int = Field(
+        default=16, ge=1, description="Styles of the val split that are measured."
+    )
+    validation_targets: int = Field(default=2, ge=1, description="Targets a validation style.")
+    validation_sigmas: tuple[float, ...] = Field(
+        default=(0.5, 0.75, 0.9), min_length=1, description="Fixed noise levels of the losses."
+    )
+    grid_styles: int = Field(
+        default=4, ge=0, description="Rows of the validation image; 0 draws none."
+    )
+    grid_inference_steps: int = Field(
+        default=10, ge=1, description="Euler steps of the validation image."
+    )
+    seed: int = Field(default=0, ge=0, description="Seed of weights, batches and noise.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.min_refs > self.max_refs:
+            raise ValueError(
+                f"min_refs ({self.min_refs}) must be <= max_refs ({self.max_refs}); lower it"
+            )
+        if self.max_refs > self.predictor.max_refs:
+            raise ValueError(
+                f"max_refs ({self.max_refs}) must be <= predictor.max_refs"
+                f" ({self.predictor.max_refs}); raise the latter"
+            )
+        parts = self.num_workers * self.gradient_accumulation_steps
+        if self.styles_per_step % parts:
+            raise ValueError(
+                f"styles_per_step ({self.styles_per_step}) must be a multiple of num_workers ×"
+                f" gradient_accumulation_steps ({parts}); change it"
+            )
+        if not all(0 < sigma <= 1 for sigma in self.validation_sigmas):
+            raise ValueError(
+                f"validation_sigmas ({self.validation_sigmas}) must lie in (0, 1]; change them"
+            )
+        return self
+
+    @property
+    def micro_styles(self) -> int:
+        """Styles of one forward pass of one worker."""
+        return self.styles_per_step // (self.num_workers * self.gradient_accumulation_steps)
+
+    def learning_rate_at(self, step: int) -> float:
+        """Learning rate of ``step``, counted from 0: linear warm-up, then a cosine."""
+        num_warmup = max(1, round(self.warmup_fraction * self.steps))
+        if step < num_warmup:
+            return self.learning_rate * (step + 1) / num_warmup
+        progress = (step - num_warmup) / max(1, self.steps - num_warmup)
+        floor = self.final_lr_fraction
+        return self.learning_rate * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress)))
+
+    def resolved(self) -> dict[str, Any]:
+        """Every setting as JSON-ready values, as stored with predictors and runs."""
+        return self.model_dump(mode="json")

@@ -1,0 +1,84 @@
+"""What the driver hands to every training worker, and the marks a training leaves."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from i2l_model.assets import asset_path, available_assets
+from i2l_model.errors import InputError
+from jobs import provenance, storage
+from jobs.registry.tracking import TrackingConfig
+from jobs.training.config import TrainingConfig
+
+HISTORY_FILE = "training.json"
+PREDICTOR_FOLDER = "predictor"
+CHECKPOINTS_FOLDER = "checkpoints"
+_FULL_HASH_BYTES = 1 << 30  # larger backbone folders are told apart by file names and sizes
+
+
+class TrainingJob(BaseModel):
+    """One training, as the workers see it; all URIs are absolute."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    config: TrainingConfig
+    pairs_uri: str
+    output_uri: str
+    tracking: TrackingConfig
+    device: str = Field(description="cpu or cuda.")
+    key: str = Field(description="Hash of everything that shapes the result.")
+    pairs_hash: str
+    init_uri: str | None = Field(description="Folder of the predictor to start from.")
+    resume_uri: str | None = Field(description="Newest whole checkpoint of this run.")
+    run_id: str
+    origin: dict[str, Any] = Field(description="Provenance stored with the predictor.")
+
+    @property
+    def predictor_uri(self) -> str:
+        """Where the finished predictor goes."""
+        return storage.join_uri(self.output_uri, PREDICTOR_FOLDER)
+
+
+def pairs_fingerprint(pairs_uri: str) -> str:
+    """Hash of the mined pairs: the manifest's content hash, else of the shards' names and sizes.
+
+    Raises:
+        InputError: If the manifest is no JSON, or there are neither manifest nor shards.
+    """
+    uri = storage.join_uri(pairs_uri, "manifest.json")
+    if storage.exists(uri):
+        try:
+            content = json.loads(storage.read_bytes(uri))
+        except ValueError as error:
+            raise InputError("pairs", uri, "is no JSON", "mine the pairs again") from error
+        return str(content.get("content_hash") or provenance.json_hash(content))
+    root = storage.join_uri(pairs_uri, "shards")
+    if not storage.exists(root):
+        raise InputError("pairs", pairs_uri, "holds no shards", "give the output of i2l mine")
+    files = storage.list_files(root, ".tar")
+    return provenance.json_hash([[uri[len(root) :], storage.file_size(uri)] for uri in files])
+
+
+def backbone_fingerprint(backbone: str) -> str:
+    """Hash that changes with a local backbone's files; of a hub id, the id."""
+    folder = asset_path(backbone) if backbone in available_assets() else Path(backbone).expanduser()
+    if not folder.is_dir():
+        return backbone
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
+    digest = hashlib.sha256(json.dumps(sizes, sort_keys=True).encode())
+    if sum(sizes.values()) <= _FULL_HASH_BYTES:
+        for path in files:
+            digest.update(provenance.file_hash(str(path)).encode())
+    return digest.hexdigest()
+
+
+def backbone_name(backbone: str) -> str:
+    """The name that predictors of this backbone carry, without loading it."""
+    if backbone in available_assets():
+        return backbone
+    folder = Path(backbone).expanduser()
+    return folder.resolve().name if folder.is_dir() else backbone

@@ -1,0 +1,72 @@
+"""The Ray Train run: resources, environment and storage of the workers."""
+
+import os
+
+import ray
+import ray.train
+import ray.train.torch
+
+from i2l_model.errors import InputError
+from jobs.training.config import TrainingConfig
+from jobs.training.failures import root_cause
+from jobs.training.job import TrainingJob
+from jobs.training.worker import train_worker
+
+_TIMEOUT_S = 3600  # of a collective: rank 0 alone samples the validation image
+
+
+def choose_device(config: TrainingConfig) -> str:
+    """Return "cpu" or "cuda", checked against what Ray has.
+
+    Raises:
+        InputError: If the workers would wait for CPUs or GPUs that are not there.
+    """
+    resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    num_gpus = resources.get("GPU", 0)
+    device = config.device
+    if device == "auto":
+        device = "cuda" if num_gpus >= config.num_workers else "cpu"
+    if os.environ.get("RAY_ADDRESS"):
+        return device  # a cluster may grow
+    num_cpus = config.num_workers * config.cpus_per_worker
+    if num_cpus > resources.get("CPU", 0):
+        problem = f"need {num_cpus:g} CPUs, Ray has {resources.get('CPU', 0):g}"
+        fix = "lower training.num_workers or training.cpus_per_worker"
+        raise InputError("training.num_workers", config.num_workers, problem, fix)
+    if device == "cuda" and num_gpus < config.num_workers:
+        problem = f"need a GPU each, Ray has {num_gpus:g}"
+        fix = "lower training.num_workers or set training.device to cpu"
+        raise InputError("training.num_workers", config.num_workers, problem, fix)
+    return device
+
+
+def fit_workers(job: TrainingJob, experiment_uri: str) -> None:
+    """Run the workers to the end; their own errors come out as themselves."""
+    config = job.config
+    storage_path, _, name = experiment_uri.rpartition("/")
+    environment = {"OMP_NUM_THREADS": str(config.threads_per_worker)}
+    if job.device == "cpu":
+        environment["DS_ACCELERATOR"] = "cpu"
+    trainer = ray.train.torch.TorchTrainer(
+        train_worker,
+        train_loop_config=job.model_dump(mode="json"),
+        torch_config=ray.train.torch.TorchConfig(
+            backend="gloo" if job.device == "cpu" else "nccl", timeout_s=_TIMEOUT_S
+        ),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=config.num_workers,
+            use_gpu=job.device == "cuda",
+            resources_per_worker={"CPU": config.cpus_per_worker},
+        ),
+        run_config=ray.train.RunConfig(  # type: ignore[call-arg]  # typed as the class of V1
+            name=name,
+            storage_path=storage_path,
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=config.keep_last),
+            failure_config=ray.train.FailureConfig(max_failures=config.max_failures),
+            worker_runtime_env={"env_vars": environment},
+        ),
+    )
+    try:
+        trainer.fit()
+    except ray.train.TrainingFailedError as error:
+        raise root_cause(error) from error

@@ -1,0 +1,95 @@
+"""Before Ray starts: what a training needs is there, fits together and gets a hash."""
+
+import io
+import json
+import logging
+import tempfile
+from typing import Any
+
+import pyarrow.parquet
+
+from i2l_model.errors import InputError
+from jobs import provenance, storage
+from jobs.registry.tracking import TrackingConfig
+from jobs.registry.versions import ModelRegistry
+from jobs.training.config import TrainingConfig
+from jobs.training.data import has_split
+from jobs.training.job import backbone_fingerprint, backbone_name, pairs_fingerprint
+
+logger = logging.getLogger(__name__)
+
+_INIT_FOLDER = "init"
+
+
+def check_pairs(config: TrainingConfig, pairs_uri: str) -> None:
+    """Raise InputError unless the train split has enough styles."""
+    if not has_split(pairs_uri, "train"):
+        fix = "give the output of i2l mine, with train pairs"
+        raise InputError("pairs", pairs_uri, "has no train shards", fix)
+    index = storage.join_uri(pairs_uri, "index.parquet")
+    if not storage.exists(index):
+        raise InputError("pairs", pairs_uri, "has no index.parquet", "give the output of i2l mine")
+    table = pyarrow.parquet.read_table(
+        io.BytesIO(storage.read_bytes(index)), columns=["split", "style_id"]
+    )
+    rows = zip(table["split"].to_pylist(), table["style_id"].to_pylist(), strict=True)
+    num_styles = len({style for split, style in rows if split == "train"})
+    if num_styles < config.styles_per_step:
+        problem = f"has {num_styles} train styles, fewer than training.styles_per_step"
+        fix = f"lower styles_per_step ({config.styles_per_step}) or mine more styles"
+        raise InputError("pairs", pairs_uri, problem, fix)
+    if not has_split(pairs_uri, "val"):
+        logger.warning("%s has no val shards: the last weights are kept, unmeasured", pairs_uri)
+
+
+def materialise_init(
+    config: TrainingConfig, init_from: str | None, output_uri: str, tracking: TrackingConfig
+) -> str | None:
+    """Folder that every worker can read the initial predictor from; checks that it fits."""
+    if init_from is None:
+        return None
+    uri = init_from
+    if init_from.startswith("models:/"):
+        uri = storage.join_uri(output_uri, _INIT_FOLDER)
+        with tempfile.TemporaryDirectory() as scratch:
+            storage.upload_folder(ModelRegistry(tracking).download(init_from, scratch), uri)
+    uri = storage.absolute_uri(uri)
+    config_uri = storage.join_uri(uri, "config.json")
+    if not storage.exists(config_uri):
+        fix = "give a predictor folder or models:/NAME@ALIAS"
+        raise InputError("init_from", init_from, "has no config.json", fix)
+    try:
+        stored = json.loads(storage.read_bytes(config_uri))
+    except ValueError as error:
+        raise InputError("init_from", init_from, "has a damaged config.json", "train it") from error
+    options = config.predictor.model_dump(mode="json", exclude={"target_modules", "max_refs"})
+    expected = {"backbone": backbone_name(config.backbone), **options}
+    for name, value in expected.items():
+        if stored.get(name) != value:
+            problem = f"has {name} {stored.get(name)}, the training {value}"
+            raise InputError("init_from", init_from, problem, "set them equal")
+    return uri
+
+
+def describe_origin(
+    config: TrainingConfig, pairs_uri: str, init_uri: str | None, init_from: str | None
+) -> dict[str, Any]:
+    """Provenance that is known before the training; "key" sums up what shapes the result."""
+    init_hash = None
+    if init_uri is not None:
+        init_hash = provenance.file_hash(storage.join_uri(init_uri, "model.safetensors"))
+    shaping = {
+        "training": config.resolved(),
+        "pairs_hash": pairs_fingerprint(pairs_uri),
+        "backbone_hash": backbone_fingerprint(config.backbone),
+        "init_hash": init_hash,
+    }
+    return {
+        "schema": 1,
+        **shaping,
+        "key": provenance.json_hash(shaping),
+        "config_hash": provenance.config_hash(config),
+        "init_from": init_from,
+        "git_sha": provenance.git_sha(),
+        "versions": provenance.environment_versions(),
+    }

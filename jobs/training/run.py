@@ -1,0 +1,169 @@
+"""Training from the driver's side: check the input, start the workers, collect the result."""
+
+import json
+import logging
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jobs import storage
+from jobs.cluster import ensure_ray
+from jobs.progress import NullProgress, Progress
+from jobs.registry.tracking import Tracker, TrackingConfig
+from jobs.training import checkpoints
+from jobs.training.config import TrainingConfig
+from jobs.training.job import (
+    CHECKPOINTS_FOLDER,
+    HISTORY_FILE,
+    PREDICTOR_FOLDER,
+    TrainingJob,
+)
+from jobs.training.launch import choose_device, fit_workers
+from jobs.training.preparation import check_pairs, describe_origin, materialise_init
+from jobs.training.progress_stream import ProgressFollower
+
+logger = logging.getLogger(__name__)
+
+_RUN_FILE = "run.json"
+_KEY_LENGTH = 16
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingResult:
+    """A finished training.
+
+    Attributes:
+        predictor_uri: Folder with config.json, model.safetensors and provenance.json.
+        run_id: MLflow run.
+        metrics: Validation losses of the predictor, by name.
+        step: Step that the predictor's weights are of.
+        reused: Whether the output held this training already.
+    """
+
+    predictor_uri: str
+    run_id: str
+    metrics: dict[str, float]
+    step: int
+    reused: bool = False
+
+
+def run_training(
+    config: TrainingConfig,
+    pairs_uri: str,
+    output_uri: str,
+    progress: Progress | None = None,
+    tracking: TrackingConfig | None = None,
+    init_from: str | None = None,
+) -> TrainingResult:
+    """Train a predictor, or go on where an interrupted run of the same settings stopped.
+
+    The output folder gets ``predictor/``, ``training.json``, ``validation/``, ``checkpoints/`` and
+    ``progress.jsonl``. With other settings or pairs than before, the training starts afresh; with
+    the same, a finished one returns at once.
+
+    Args:
+        config: All settings.
+        pairs_uri: Output folder of mining.
+        output_uri: Folder that all workers can write to.
+        progress: Receives the stage "train" and those before it.
+        tracking: Where the MLflow run goes; relative paths start beside the output folder.
+        init_from: Predictor folder, or ``models:/NAME@ALIAS``, whose weights the training starts
+            from.
+
+    Raises:
+        InputError: If pairs, backbone, predictor to start from, tracking server or resources do
+            not allow the training; most of it before Ray starts.
+        TrainingDiverged: If the loss or the gradient is no finite number; names the step.
+    """
+    pairs_uri, output_uri = storage.absolute_uri(pairs_uri), storage.absolute_uri(output_uri)
+    tracking = (tracking or TrackingConfig()).resolve(_workspace(output_uri))
+    check_pairs(config, pairs_uri)
+    init_uri = materialise_init(config, init_from, output_uri, tracking)
+    origin = describe_origin(config, pairs_uri, init_uri, init_from)
+    finished = _finished(output_uri, origin["key"])
+    if finished is not None:
+        logger.info("%s holds this training already", output_uri)
+        return finished
+
+    experiment_uri = storage.join_uri(output_uri, CHECKPOINTS_FOLDER, origin["key"][:_KEY_LENGTH])
+    resume_uri = checkpoints.prepare_storage(experiment_uri)
+    tracker = _start_run(tracking, config, output_uri, origin)
+    ensure_ray()
+    job = TrainingJob(
+        config=config,
+        pairs_uri=pairs_uri,
+        output_uri=output_uri,
+        tracking=tracking,
+        device=choose_device(config),
+        key=origin["key"],
+        pairs_hash=origin["pairs_hash"],
+        init_uri=init_uri,
+        resume_uri=resume_uri,
+        run_id=tracker.run_id,
+        origin={**origin, "run_id": tracker.run_id},
+    )
+    try:
+        with ProgressFollower(output_uri, progress or NullProgress()):
+            fit_workers(job, experiment_uri)
+        result = _finished(output_uri, job.key)
+        assert result is not None, "the workers finished without a predictor"
+        _log_result(tracker, job, result)
+    except BaseException as error:
+        tracker.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+        raise
+    tracker.finish()
+    return TrainingResult(result.predictor_uri, result.run_id, result.metrics, result.step)
+
+
+def _workspace(output_uri: str) -> Path:
+    return Path.cwd() if storage.is_s3(output_uri) else storage.local_path(output_uri).parent
+
+
+def _finished(output_uri: str, key: str) -> TrainingResult | None:
+    """The training with this key, if the output holds it complete."""
+    predictor_uri = storage.join_uri(output_uri, PREDICTOR_FOLDER)
+    origin = _read_json(storage.join_uri(predictor_uri, "provenance.json"))
+    history = _read_json(storage.join_uri(output_uri, HISTORY_FILE))
+    if origin.get("key") != key or history.get("key") != key:
+        return None
+    return TrainingResult(
+        predictor_uri, origin["run_id"], origin["metrics"], int(origin["step"]), reused=True
+    )
+
+
+def _read_json(uri: str) -> dict[str, Any]:
+    """A JSON object; empty where there is none."""
+    try:
+        value = json.loads(storage.read_bytes(uri)) if storage.exists(uri) else {}
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _start_run(
+    tracking: TrackingConfig, config: TrainingConfig, output_uri: str, origin: dict[str, Any]
+) -> Tracker:
+    """Start the MLflow run, or go on with that of the interrupted training."""
+    uri = storage.join_uri(output_uri, _RUN_FILE)
+    earlier = _read_json(uri)
+    tracker = Tracker(tracking)
+    same = earlier.get("key") == origin["key"]
+    tags = {name: str(origin[name]) for name in ("git_sha", "config_hash", "pairs_hash")}
+    before = earlier.get("run_id") if same else None
+    run_id = tracker.start("train", run_id=before, tags={**tags, "kind": "training"})
+    if run_id != before:
+        tracker.log_params({"training": config.resolved(), "init_from": origin["init_from"]})
+        record = {"key": origin["key"], "run_id": run_id}
+        storage.write_bytes(uri, (json.dumps(record) + "\n").encode())
+    return tracker
+
+
+def _log_result(tracker: Tracker, job: TrainingJob, result: TrainingResult) -> None:
+    """Keep the predictor and the history with the run."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        storage.download_folder(result.predictor_uri, folder / PREDICTOR_FOLDER)
+        history = storage.read_bytes(storage.join_uri(job.output_uri, HISTORY_FILE))
+        storage.write_bytes(folder / HISTORY_FILE, history)
+        tracker.log_artifacts(folder)

@@ -1,0 +1,302 @@
+"""The state of one training worker, and what happens in a step, a validation, a checkpoint."""
+
+# N styles, K targets a style, F references, B = N * K, C channels, h w latent cells
+
+import json
+import math
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import ray.train
+import torch
+import torch.distributed as dist
+
+from i2l_model.errors import InputError
+from i2l_model.predictor import LoraPredictor
+from i2l_model.weights import read_weights, write_weights
+from jobs import provenance, storage
+from jobs.training import checkpoints
+from jobs.training.averaging import WeightAverage
+from jobs.training.config import HIGH_SIGMA
+from jobs.training.deepspeed_config import optimizer_step, set_learning_rate
+from jobs.training.encoding import TargetEncoder
+from jobs.training.grid import validation_grid
+from jobs.training.job import HISTORY_FILE, TrainingJob
+from jobs.training.objective import StyleObjective, Supervision
+from jobs.training.recorder import Recorder
+from jobs.training.sampling import StyleSampler, draw_noise
+from jobs.training.validation import Validator, gather_references
+
+
+class TrainingDiverged(RuntimeError):
+    """The loss or the gradient stopped being a finite number."""
+
+
+@dataclass(slots=True)
+class StepSums:
+    """Sums over the steps since the last log line, on this rank."""
+
+    loss: float = 0.0
+    num: int = 0
+    high_loss: float = 0.0
+    num_high: int = 0
+    num_steps: int = 0
+    grad_norm: float = 0.0
+    started: float = field(default_factory=time.monotonic)
+
+
+@dataclass
+class Trainer:
+    """One rank of a training.
+
+    Attributes:
+        job: The job.
+        engine: DeepSpeed engine around the objective.
+        average: Averaged weights, which are validated and exported.
+        sampler: Chooses the groups of a step.
+        encoder: Latents and prompt embeddings of the targets.
+        validator: Held-out losses; None without a val split.
+        template: Predictor on the CPU that takes the averaged weights for export; on rank 0.
+        recorder: Progress, metrics and images; writes on rank 0 only.
+        state: Step, best step and history.
+    """
+
+    job: TrainingJob
+    engine: Any
+    average: WeightAverage
+    sampler: StyleSampler
+    encoder: TargetEncoder
+    validator: Validator | None
+    template: LoraPredictor | None
+    recorder: Recorder
+    state: checkpoints.TrainerState
+    best: dict[str, torch.Tensor] = field(default_factory=dict)
+    sums: StepSums = field(default_factory=StepSums)
+
+    @property
+    def objective(self) -> StyleObjective:
+        """The module inside the engine."""
+        module: StyleObjective = self.engine.module
+        return module
+
+    @property
+    def rank(self) -> int:
+        """This worker's number; 0 writes."""
+        return dist.get_rank()
+
+    # Steps
+
+    def train_step(self, step: int) -> None:
+        """One optimizer step; its micro batches are slots of the same global batch."""
+        config = self.job.config
+        set_learning_rate(self.engine, config.learning_rate_at(step))
+        for micro in range(config.gradient_accumulation_steps):
+            first = (micro * config.num_workers + self.rank) * config.micro_styles
+            self._micro_step(step, range(first, first + config.micro_styles))
+        self.average.update()
+        self.sums.num_steps += 1
+        self.state.step = step + 1
+        if self.state.step % config.log_every == 0 or self.state.step == config.steps:
+            self._log(self.state.step)
+
+    def _micro_step(self, step: int, slots: range) -> None:
+        batch = self.sampler.batch(step, slots)
+        targets_B = batch.targets_NK.reshape(-1)
+        data = self.encoder.latents(targets_B)
+        noise = draw_noise(self.objective.backbone, self.job.config, data.shape[1:], step, slots)
+        supervision = Supervision(
+            data, noise.noise_BChw, noise.sigmas_B, self.encoder.prompt_embeds(targets_B)
+        )
+        references = gather_references(self.sampler.store, batch.refs_NF)
+        loss_B = self.engine(references, supervision)
+        loss = loss_B.mean()
+        self._count(loss_B.detach().cpu(), noise.sigmas_B, step)
+        self.engine.backward(loss)
+        self._check_norm(optimizer_step(self.engine), step)
+
+    def _count(self, loss_B: torch.Tensor, sigmas_B: torch.Tensor, step: int) -> None:
+        if not bool(torch.isfinite(loss_B).all()):
+            raise TrainingDiverged(
+                f"loss ({loss_B.mean().item()}) is not finite at step {step + 1}; lower"
+                " training.learning_rate or training.predictor.lora_scale"
+            )
+        high = sigmas_B > HIGH_SIGMA
+        self.sums.loss += float(loss_B.sum())
+        self.sums.num += len(loss_B)
+        self.sums.high_loss += float(loss_B[high].sum())
+        self.sums.num_high += int(high.sum())
+
+    def _check_norm(self, grad_norm: float | None, step: int) -> None:
+        if grad_norm is None:
+            return
+        if not math.isfinite(grad_norm):
+            raise TrainingDiverged(
+                f"gradient norm ({grad_norm}) is not finite at step {step + 1}; lower"
+                " training.learning_rate or training.predictor.lora_scale"
+            )
+        self.sums.grad_norm += grad_norm
+
+    def _log(self, step: int) -> None:
+        """Combine the ranks' sums and record them."""
+        sums = self.sums
+        values = [sums.loss, sums.num, sums.high_loss, sums.num_high]
+        total = torch.tensor(values, dtype=torch.float64, device=self.objective.backbone.device)
+        dist.all_reduce(total)
+        loss, num, high_loss, num_high = total.tolist()
+        elapsed_s = time.monotonic() - sums.started
+        metrics = {
+            "train/loss": loss / num,
+            "optim/lr": self.job.config.learning_rate_at(step - 1),
+            "optim/grad_norm": sums.grad_norm / sums.num_steps,
+            "time/step_s": elapsed_s / sums.num_steps,
+            "data/epoch": step * self.job.config.styles_per_step / len(self.sampler.store.styles),
+        }
+        if num_high:
+            metrics["train/loss_high_sigma"] = high_loss / num_high
+        self.state.train_time_s += elapsed_s
+        self._record(step, metrics)
+        note = f"loss {metrics['train/loss']:.4f}"
+        if "val/loss_right" in self.state.best_metrics:
+            note += f", best val {self.state.best_metrics['val/loss_right']:.4f}"
+        self.recorder.progress("train", step, self.job.config.steps, note)
+        self.sums = StepSums()
+
+    def _record(self, step: int, metrics: dict[str, float]) -> None:
+        self.state.history.append({"step": step, **metrics})
+        self.recorder.metrics(metrics, step)
+
+    # Validation
+
+    def validate(self, step: int) -> None:
+        """Measure the averaged weights, draw the grid, and keep the best weights."""
+        metrics: dict[str, float] = {}
+        if self.validator is not None:
+            with self.average.applied():
+                metrics = self.validator.losses(self.objective)
+                grid = validation_grid(
+                    self.objective, self.validator, self.job.config, draw=self.rank == 0
+                )
+            self._record(step, metrics)
+            if grid is not None:
+                self.recorder.image(grid, step)
+        best = self.state.best_metrics.get("val/loss_right", math.inf)
+        if metrics.get("val/loss_right", -math.inf) < best:
+            self.state.best_step = step
+            self.state.best_metrics = metrics
+            self.best = self.average.full_state()
+        dist.barrier()
+        self.sums.started = time.monotonic()
+
+    # Checkpoints
+
+    def checkpoint(self, step: int) -> None:
+        """Save a checkpoint together: every rank its part, rank 0 what all share."""
+        folder = checkpoints.scratch_folder()
+        (folder / checkpoints.DEEPSPEED_FOLDER / checkpoints.DEEPSPEED_TAG).mkdir(parents=True)
+        self.engine.save_checkpoint(
+            str(folder / checkpoints.DEEPSPEED_FOLDER),
+            tag=checkpoints.DEEPSPEED_TAG,
+            exclude_frozen_parameters=True,
+        )
+        averages = self.average.full_state()
+        self.state.num_averaged = self.average.num_updates
+        if self.rank == 0 or self.job.config.zero_stage == 3:
+            write_weights(self.average.state_dict(), folder / self._average_file)
+        if self.rank == 0:
+            if self.best:
+                write_weights(self.best, folder / "best.safetensors")
+            self._export(averages, folder / "predictor")
+            checkpoints.write_state(folder, self.state)
+        checkpoints.write_manifest(folder)
+        dist.barrier()
+        ray.train.report(
+            {"step": step, **self.state.best_metrics},
+            checkpoint=ray.train.Checkpoint.from_directory(str(folder)),
+            checkpoint_dir_name=checkpoints.checkpoint_name(step),
+        )
+        checkpoints.remove_folder(folder)
+        self.sums.started = time.monotonic()
+
+    @property
+    def _average_file(self) -> str:
+        return f"average-{self.rank if self.job.config.zero_stage == 3 else 0}.safetensors"
+
+    def restore(self, checkpoint: ray.train.Checkpoint) -> None:
+        """Go on from a checkpoint.
+
+        Raises:
+            InputError: If it is damaged or was saved by another number of workers.
+        """
+        with checkpoint.as_directory() as name:
+            folder = Path(name)
+            if not checkpoints.is_whole(str(folder)):
+                fix = "delete it to resume from the one before"
+                raise InputError("checkpoint", checkpoint.path, "is damaged", fix)
+            state = checkpoints.read_state(folder)
+            if state.world_size != dist.get_world_size():
+                fix = f"set training.num_workers to {state.world_size}, or use another output"
+                problem = f"was saved by {state.world_size} workers"
+                raise InputError("checkpoint", checkpoint.path, problem, fix)
+            self.engine.load_checkpoint(
+                str(folder / checkpoints.DEEPSPEED_FOLDER),
+                tag=checkpoints.DEEPSPEED_TAG,
+                load_module_strict=False,
+                load_lr_scheduler_states=False,
+            )
+            averages, _ = read_weights(folder / self._average_file, field="checkpoint")
+            self.average.load_state_dict(averages, state.num_averaged)
+            if (folder / "best.safetensors").is_file():
+                self.best, _ = read_weights(folder / "best.safetensors", field="checkpoint")
+        state.resumed_at.append(state.step)
+        self.state = state
+        self.recorder.message(f"resumed at step {state.step}")
+
+    # Results
+
+    def _export(self, weights: dict[str, torch.Tensor], folder: Path) -> None:
+        """Write a predictor folder with ``weights``, which name the objective's parameters."""
+        assert self.template is not None, "only rank 0 exports"
+        prefix = "predictor."
+        state = {name.removeprefix(prefix): value for name, value in weights.items()}
+        unexpected = self.template.load_state_dict(state, strict=False).unexpected_keys
+        assert not unexpected, unexpected
+        self.template.save_pretrained(folder)
+
+    def finish(self) -> None:
+        """Publish the best predictor, or the last one where nothing was validated."""
+        weights = self.best or self.average.full_state()
+        if self.rank != 0:
+            return
+        folder = checkpoints.scratch_folder()
+        self._export(weights, folder)
+        state = self.state
+        origin = {
+            **self.job.origin,
+            "step": state.best_step or state.step,
+            "metrics": state.best_metrics or _last_metrics(state),
+            "predictor_sha256": provenance.file_hash(str(folder / "model.safetensors")),
+        }
+        history = {
+            "key": self.job.key,
+            "run_id": self.job.run_id,
+            "steps": state.step,
+            "best_step": origin["step"],
+            "metrics": origin["metrics"],
+            "resumed_at": state.resumed_at,
+            "train_time_s": round(state.train_time_s, 3),
+            "num_parameters": self.template.num_parameters() if self.template else {},
+            "history": state.history,
+        }
+        storage.write_bytes(
+            storage.join_uri(self.job.output_uri, HISTORY_FILE),
+            (json.dumps(history, indent=1) + "\n").encode(),
+        )
+        checkpoints.publish_predictor(folder, self.job.predictor_uri, origin)
+        checkpoints.remove_folder(folder)
+
+
+def _last_metrics(state: checkpoints.TrainerState) -> dict[str, float]:
+    last = state.history[-1] if state.history else {}
+    return {name: value for name, value in last.items() if name != "step"}

@@ -1,0 +1,144 @@
+"""Held-out losses at fixed noise: does the predictor listen to the references?"""
+
+# N styles, K targets a style, S noise levels, F references, C channels, h w latent cells
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from i2l_model.backbones import Backbone
+from jobs.training.config import HIGH_SIGMA, TrainingConfig
+from jobs.training.data import NO_REF, PairStore
+from jobs.training.encoding import OnlineEncoder
+from jobs.training.objective import References, StyleObjective, Supervision, supervised_loss
+from jobs.training.sampling import StyleBatch, fixed_noise, stack_groups
+
+_VALIDATION = 1_000_003  # keeps validation's random choices apart from training's
+CONDITIONS = ("right", "wrong", "null")
+
+
+def gather_references(store: PairStore, refs_NF: np.ndarray) -> References:
+    """The images of padded reference rows; absent ones repeat another image under the mask."""
+    rows = torch.from_numpy(np.where(refs_NF == NO_REF, 0, refs_NF))
+    return References(store.refs_U3SS[rows], torch.from_numpy(refs_NF != NO_REF))
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """What one style is validated on, with the references of the next style as wrong ones."""
+
+    right_F: np.ndarray
+    wrong_F: np.ndarray
+    data_KChw: torch.Tensor
+    noise_KSChw: torch.Tensor
+    prompt_embeds: list[torch.Tensor]
+
+
+class Validator:
+    """Measures the same styles, targets, noise and noise levels every time.
+
+    Args:
+        store: Pairs of the val split.
+        backbone: Frozen backbone.
+        config: How many styles, targets and noise levels.
+    """
+
+    def __init__(self, store: PairStore, backbone: Backbone, config: TrainingConfig) -> None:
+        self.store = store
+        self.config = config
+        self.batch = self._fixed_batch()
+        self._sigmas_S = torch.tensor(config.validation_sigmas)
+        self._own = self._own_groups(backbone)
+
+    def _fixed_batch(self) -> StyleBatch:
+        rng = np.random.default_rng([self.config.seed, _VALIDATION])
+        num_styles = len(self.store.styles)
+        styles = rng.permutation(num_styles)[: self.config.validation_styles].tolist()
+        seeds = [[self.config.seed, _VALIDATION, style] for style in styles]
+        return stack_groups(
+            self.store, styles, self.config.max_refs, self.config.validation_targets, seeds
+        )
+
+    def _own_groups(self, backbone: Backbone) -> list[tuple[_Group, float]]:
+        """This rank's groups and weights; all ranks have equally many, padded at weight 0."""
+        num_styles, world_size = len(self.batch), dist.get_world_size()
+        num_targets, num_sigmas = self.batch.targets_NK.shape[1], len(self._sigmas_S)
+        encoder = OnlineEncoder(backbone, self.store)
+        wrong_NF = np.roll(self.batch.refs_NF, 1, axis=0)
+        groups = []
+        for turn in range(-(-num_styles // world_size)):
+            n = dist.get_rank() + turn * world_size
+            weight = float(n < num_styles)
+            n = n % num_styles
+            data = encoder.latents(self.batch.targets_NK[n])
+            noise = fixed_noise(self.config.seed + n, num_targets * num_sigmas, data.shape[1:])
+            group = _Group(
+                right_F=self.batch.refs_NF[n],
+                wrong_F=wrong_NF[n],
+                data_KChw=data,
+                noise_KSChw=noise.unflatten(0, (num_targets, num_sigmas)),
+                prompt_embeds=encoder.prompt_embeds(self.batch.targets_NK[n]),
+            )
+            groups.append((group, weight))
+        return groups
+
+    @torch.no_grad()
+    def losses(self, objective: StyleObjective) -> dict[str, float]:
+        """Mean velocity errors with right, wrong and no references; all ranks call it together.
+
+        Returns:
+            ``val/loss_<condition>``, over all noise levels, and ``val/loss_<condition>_high_sigma``
+            over those above 0.7. With a single style there are no wrong references.
+        """
+        sums_CS = torch.zeros(len(CONDITIONS), len(self._sigmas_S), dtype=torch.float64)
+        size = self.config.micro_styles
+        for start in range(0, len(self._own), size):
+            chunk = self._own[start : start + size]
+            sums_CS += self._chunk_sums(objective, chunk)
+        sums_CS = sums_CS.to(objective.backbone.device)
+        dist.all_reduce(sums_CS)
+        means_CS = sums_CS.cpu() / len(self.batch)
+        metrics = {}
+        high = self._sigmas_S > HIGH_SIGMA
+        for condition, mean_S in zip(CONDITIONS, means_CS, strict=True):
+            if condition == "wrong" and len(self.batch) < 2:
+                continue
+            metrics[f"val/loss_{condition}"] = float(mean_S.mean())
+            if bool(high.any()):
+                metrics[f"val/loss_{condition}_high_sigma"] = float(mean_S[high].mean())
+        return metrics
+
+    def _chunk_sums(
+        self, objective: StyleObjective, chunk: list[tuple[_Group, float]]
+    ) -> torch.Tensor:
+        """Weighted sums over the chunk's styles of their mean losses, (conditions, S) float64."""
+        groups = [group for group, _ in chunk]
+        weights_N = torch.tensor([weight for _, weight in chunk], dtype=torch.float64)
+        supervision = self._supervision(groups)
+        conditions = (
+            objective.predict(self._references([group.right_F for group in groups])),
+            objective.predict(self._references([group.wrong_F for group in groups])),
+            None,
+        )
+        rows = []
+        for factors in conditions:
+            loss_B = supervised_loss(objective.backbone, supervision, factors).double().cpu()
+            loss_NKS = loss_B.view(len(groups), -1, len(self._sigmas_S))
+            rows.append((loss_NKS.mean(dim=1) * weights_N[:, None]).sum(dim=0))
+        return torch.stack(rows)
+
+    def _references(self, rows: list[np.ndarray]) -> References:
+        return gather_references(self.store, np.stack(rows))
+
+    def _supervision(self, groups: list[_Group]) -> Supervision:
+        num_sigmas = len(self._sigmas_S)
+        data = torch.cat([group.data_KChw for group in groups])
+        embeds = [embed for group in groups for embed in group.prompt_embeds]
+        return Supervision(
+            data_BChw=data.repeat_interleave(num_sigmas, dim=0),
+            noise_BChw=torch.cat([group.noise_KSChw.flatten(0, 1) for group in groups]),
+            sigmas_B=self._sigmas_S.repeat(len(data)),
+            prompt_embeds=[embed for embed in embeds for _ in range(num_sigmas)],
+        )

@@ -1,0 +1,264 @@
+"""Training end to end on a tiny random backbone: two DeepSpeed workers under a local Ray."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from i2l_model.errors import InputError
+from i2l_model.predictor import LoraPredictor
+from jobs.registry.tracking import TrackingConfig
+from jobs.training.config import TrainingConfig
+from jobs.training.run import TrainingResult, run_training
+from tests.pair_shards import write_pairs
+
+pytestmark = pytest.mark.slow
+
+STEPS = 24
+DRIVER = """
+import sys
+from jobs.registry.tracking import TrackingConfig
+from jobs.training.config import TrainingConfig
+from jobs.training.run import run_training
+
+if __name__ == "__main__":
+    config, pairs, output, database = sys.argv[1:]
+    run_training(
+        TrainingConfig.model_validate_json(config),
+        pairs,
+        output,
+        tracking=TrackingConfig(uri=database),
+    )
+"""
+
+
+class World:
+    """Backbone, pairs and database that the tests share."""
+
+    def __init__(self, folder: Path) -> None:
+        from i2l_model.backbones.tiny import build_tiny_zimage
+
+        self.folder = folder
+        self.backbone = folder / "backbone"
+        build_tiny_zimage(0, self.backbone)
+        self.pairs = write_pairs(folder / "pairs")
+        self.database = f"sqlite:///{folder}/mlflow.db"
+
+    @property
+    def config(self) -> TrainingConfig:
+        return TrainingConfig.model_validate(
+            {
+                "backbone": str(self.backbone),
+                "steps": STEPS,
+                "styles_per_step": 4,
+                "targets_per_style": 2,
+                "max_refs": 3,
+                "learning_rate": 1e-2,
+                "high_sigma_fraction": 0.25,
+                "checkpoint_every": 6,
+                "validate_every": 12,
+                "log_every": 2,
+                "grid_styles": 2,
+                "grid_inference_steps": 2,
+                "predictor": {
+                    "rank": 2,
+                    "dim": 32,
+                    "depth": 1,
+                    "num_heads": 2,
+                    "compress_dim": 8,
+                    "encoder": {
+                        "image_size": 32,
+                        "patch_size": 8,
+                        "hidden_size": 32,
+                        "num_layers": 1,
+                        "num_heads": 2,
+                    },
+                },
+            }
+        )
+
+    def train(self, name: str, **changes: object) -> TrainingResult:
+        return run_training(
+            self.config.model_copy(update=changes),
+            str(self.pairs),
+            str(self.folder / name),
+            tracking=TrackingConfig(uri=self.database),
+        )
+
+
+class Recording:
+    """Keeps the updates."""
+
+    def __init__(self) -> None:
+        self.updates: list[tuple[str, int, int | None, str]] = []
+
+    def update(self, stage: str, done: int, total: int | None = None, note: str = "") -> None:
+        self.updates.append((stage, done, total, note))
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return World(tmp_path_factory.mktemp("training"))
+
+
+@pytest.fixture(scope="module")
+def trained(world: World, ray_cluster: None) -> tuple[TrainingResult, Recording]:
+    recording = Recording()
+    result = run_training(
+        world.config,
+        str(world.pairs),
+        str(world.folder / "whole"),
+        progress=recording,
+        tracking=TrackingConfig(uri=world.database),
+    )
+    return result, recording
+
+
+def history(folder: Path) -> dict:
+    return json.loads((folder / "training.json").read_text())
+
+
+def test_the_loss_falls_and_the_predictor_beats_the_bare_backbone(
+    world: World, trained: tuple[TrainingResult, Recording]
+) -> None:
+    result, _ = trained
+    losses = [
+        e["train/loss"] for e in history(world.folder / "whole")["history"] if "train/loss" in e
+    ]
+    assert losses[-1] < 0.97 * losses[0]
+    assert result.metrics["val/loss_right"] < 0.97 * result.metrics["val/loss_null"]
+
+
+def test_the_predictor_folder_is_complete_and_loads(
+    trained: tuple[TrainingResult, Recording],
+) -> None:
+    result, _ = trained
+    folder = Path(result.predictor_uri)
+    predictor = LoraPredictor.from_pretrained(folder)
+    factors = predictor(torch.zeros(1, 1, 3, 32, 32))
+    assert factors.rank == 2
+    assert all(bool(B.any()) for B in factors.lora_B.values())
+    origin = json.loads((folder / "provenance.json").read_text())
+    assert origin["run_id"] == result.run_id
+    assert origin["training"]["learning_rate"] == 1e-2
+    assert origin["step"] in (12, 24)
+
+
+def test_progress_reaches_the_driver(trained: tuple[TrainingResult, Recording]) -> None:
+    _, recording = trained
+    stages = {stage for stage, *_ in recording.updates}
+    assert {"read pairs", "encode images", "train"} <= stages
+    train = [(done, total) for stage, done, total, _ in recording.updates if stage == "train"]
+    assert train[-1] == (STEPS, STEPS)
+    assert train == sorted(train)
+
+
+def test_one_run_holds_metrics_images_and_the_predictor(
+    world: World, trained: tuple[TrainingResult, Recording]
+) -> None:
+    from mlflow.tracking import MlflowClient
+
+    result, _ = trained
+    client = MlflowClient(tracking_uri=world.database)
+    run = client.get_run(result.run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.params["training.learning_rate"] == "0.01"
+    expected = {"train/loss", "train/loss_high_sigma", "optim/lr", "optim/grad_norm", "time/step_s"}
+    expected |= {"val/loss_right", "val/loss_wrong", "val/loss_null"}
+    assert expected <= run.data.metrics.keys()
+    steps = [m.step for m in client.get_metric_history(result.run_id, "train/loss")]
+    assert steps == list(range(2, STEPS + 1, 2))
+    names = {entry.path for entry in client.list_artifacts(result.run_id)}
+    assert {"predictor", "training.json", "images"} <= names
+    pictures = sorted(path.name for path in (world.folder / "whole" / "validation").iterdir())
+    assert pictures == ["step-000012.png", "step-000024.png"]
+
+
+def test_a_finished_training_returns_at_once(
+    world: World, trained: tuple[TrainingResult, Recording]
+) -> None:
+    result, _ = trained
+    started = time.monotonic()
+    again = world.train("whole")
+    assert again.reused
+    assert (again.run_id, again.metrics) == (result.run_id, result.metrics)
+    assert time.monotonic() - started < 5
+
+
+def test_killed_and_resumed_equals_uninterrupted(
+    world: World, trained: tuple[TrainingResult, Recording]
+) -> None:
+    whole, _ = trained
+    output = world.folder / "killed"
+    run_id = kill_after_first_checkpoint(world, output)
+    resumed = world.train("killed")
+    record = history(output)
+    assert record["resumed_at"]
+    assert record["resumed_at"][0] in (6, 12, 18)
+    assert "resumed at step" in (output / "progress.jsonl").read_text()
+    assert resumed.run_id == run_id
+    expected = load_file(Path(whole.predictor_uri) / "model.safetensors")
+    found = load_file(Path(resumed.predictor_uri) / "model.safetensors")
+    assert expected.keys() == found.keys()
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, rtol=0, atol=1e-6, msg=name)
+    assert [e["step"] for e in record["history"]] == [
+        e["step"] for e in history(world.folder / "whole")["history"]
+    ]
+
+
+def kill_after_first_checkpoint(world: World, output: Path) -> str:
+    """Train in a process group with a Ray of its own, SIGKILL it, and return its MLflow run."""
+    script = world.folder / "driver.py"
+    script.write_text(DRIVER)
+    arguments = [world.config.model_dump_json(), world.pairs, output, world.database]
+    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+    environment["PYTHONPATH"] = str(Path(__file__).resolve().parents[2])
+    with (world.folder / "driver.log").open("w") as log:
+        driver = subprocess.Popen(
+            [sys.executable, str(script), *map(str, arguments)],
+            env=environment,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    deadline = time.monotonic() + 450
+    try:
+        while not list(output.glob("checkpoints/*/checkpoint_manager_snapshot.json")):
+            assert driver.poll() is None, (world.folder / "driver.log").read_text()
+            assert time.monotonic() < deadline, (world.folder / "driver.log").read_text()
+            time.sleep(0.05)
+    finally:
+        os.killpg(driver.pid, signal.SIGKILL)
+        driver.wait()
+    assert not (output / "training.json").exists(), "the run ended before it was killed"
+    return json.loads((output / "run.json").read_text())["run_id"]
+
+
+def test_a_diverging_training_stops_and_names_the_step(world: World, ray_cluster: None) -> None:
+    from jobs.training.trainer import TrainingDiverged
+
+    with pytest.raises(TrainingDiverged, match=r"not finite at step \d+"):
+        world.train("diverging", learning_rate=1e30, warmup_fraction=0.0, num_workers=1)
+
+
+def test_an_initial_predictor_of_other_size_is_refused_before_ray(
+    world: World, trained: tuple[TrainingResult, Recording]
+) -> None:
+    result, _ = trained
+    options = world.config.predictor.model_copy(update={"rank": 4})
+    with pytest.raises(InputError, match="has rank 2, the training 4"):
+        run_training(
+            world.config.model_copy(update={"predictor": options}),
+            str(world.pairs),
+            str(world.folder / "warm"),
+            tracking=TrackingConfig(uri=world.database),
+            init_from=result.predictor_uri,
+        )

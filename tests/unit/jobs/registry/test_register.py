@@ -1,0 +1,71 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from i2l_model.errors import InputError
+from jobs.registry.register import register_version
+from jobs.registry.tracking import TrackingConfig
+from jobs.registry.versions import ModelRegistry
+from tests.registry_files import Artefacts
+
+
+def test_a_version_holds_predictor_report_and_samples(
+    tracking: TrackingConfig, registry: ModelRegistry, tmp_path: Path
+) -> None:
+    made = Artefacts(tmp_path / "made", "whole")
+    version = register_version(
+        tracking, str(made.predictor), str(made.report), pairs_manifest_hash="p9"
+    )
+    assert (version.name, version.version, version.aliases) == ("i2l-whole", 1, ("candidate",))
+    assert version.tags["pairs_manifest_hash"] == "p9"
+    assert version.tags["git_sha"] == "abc"
+    assert version.tags["config_hash"] == "c1"
+    registry.download_files(version, "report", tmp_path / "report")
+    registry.download_files(version, "samples", tmp_path / "samples")
+    files = {p.relative_to(tmp_path).as_posix() for p in (tmp_path / "report").rglob("*.*")}
+    assert files == {"report/report.json", "report/index.html"}
+    assert (tmp_path / "samples" / "loras" / "style-0.safetensors").is_file()
+    assert (tmp_path / "samples" / "images" / "style-0.png").is_file()
+
+
+def test_registering_the_same_again_gives_the_same_version(
+    tracking: TrackingConfig, registry: ModelRegistry, tmp_path: Path
+) -> None:
+    made = Artefacts(tmp_path, "again")
+    first = register_version(tracking, str(made.predictor), str(made.report))
+    second = register_version(tracking, str(made.predictor), str(made.report))
+    assert second == first
+    assert len(registry.list_versions("i2l-again")) == 1
+    made.report.write_text(json.dumps({"backbone": "again", "num_styles": 7}))
+    third = register_version(tracking, str(made.predictor), str(made.report))
+    assert (third.version, third.aliases) == (2, ("candidate",))
+
+
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [
+        ("predictor/model.safetensors", "has no model.safetensors"),
+        ("predictor/provenance.json", "has no provenance.json"),
+        ("report/report.json", "is no report.json"),
+        ("report/samples/images/style-0.png", r"holds no images/\*\.png"),
+        ("report/samples/loras/style-0.safetensors", r"holds no loras/\*\.safetensors"),
+    ],
+)
+def test_what_is_missing_is_named_and_nothing_registered(
+    tracking: TrackingConfig, registry: ModelRegistry, tmp_path: Path, missing: str, message: str
+) -> None:
+    made = Artefacts(tmp_path, "incomplete")
+    (tmp_path / missing).unlink()
+    with pytest.raises(InputError, match=message):
+        register_version(tracking, str(made.predictor), str(made.report))
+    assert "i2l-incomplete" not in registry.names()
+
+
+def test_a_report_about_another_backbone_is_refused(
+    tracking: TrackingConfig, tmp_path: Path
+) -> None:
+    made = Artefacts(tmp_path, "mine")
+    made.report.write_text(json.dumps({"backbone": "another"}))
+    with pytest.raises(InputError, match="is about backbone another"):
+        register_version(tracking, str(made.predictor), str(made.report))

@@ -1,0 +1,71 @@
+"""A tiny backbone, pairs and a process group of one for the training tests."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch.distributed as dist
+
+from i2l_model.backbones import Backbone
+from i2l_model.backbones.tiny import build_tiny_zimage
+from jobs.training.config import TrainingConfig
+from jobs.training.data import PairStore, load_pairs
+from tests.pair_shards import write_pairs
+
+
+@pytest.fixture(scope="session")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_pairs(tmp_path_factory.mktemp("pairs"), train_styles=6, val_styles=3)
+
+
+@pytest.fixture(scope="session")
+def store(pairs: Path) -> PairStore:
+    return load_pairs(str(pairs), "train", ref_size=32, target_size=64)
+
+
+@pytest.fixture(scope="session")
+def val_store(pairs: Path) -> PairStore:
+    return load_pairs(str(pairs), "val", ref_size=32, target_size=64)
+
+
+@pytest.fixture(scope="session")
+def backbone() -> Backbone:
+    return build_tiny_zimage(0)
+
+
+@pytest.fixture
+def config() -> TrainingConfig:
+    return TrainingConfig.model_validate(
+        {
+            "backbone": "random-zimage",
+            "steps": 20,
+            "styles_per_step": 4,
+            "targets_per_style": 3,
+            "max_refs": 3,
+            "num_workers": 1,
+            "validation_targets": 2,
+            "predictor": {
+                "rank": 2,
+                "dim": 16,
+                "depth": 1,
+                "num_heads": 2,
+                "compress_dim": 4,
+                "encoder": {
+                    "image_size": 32,
+                    "patch_size": 8,
+                    "hidden_size": 16,
+                    "num_layers": 1,
+                    "num_heads": 2,
+                },
+            },
+        }
+    )
+
+
+@pytest.fixture
+def process_group(tmp_path: Path) -> Iterator[None]:
+    dist.init_process_group(
+        "gloo", init_method=f"file://{tmp_path}/rendezvous", world_size=1, rank=0
+    )
+    yield
+    dist.destroy_process_group()

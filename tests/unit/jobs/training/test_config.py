@@ -1,0 +1,49 @@
+from itertools import pairwise
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from jobs.training.config import PredictorOptions, TrainingConfig
+
+
+def test_learning_rate_rises_then_falls_to_its_floor() -> None:
+    config = TrainingConfig(
+        steps=100, warmup_fraction=0.1, learning_rate=1.0, final_lr_fraction=0.2
+    )
+    rates = [config.learning_rate_at(step) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[9] == pytest.approx(1.0)
+    assert max(rates) == rates[10] == pytest.approx(1.0)
+    assert all(later < earlier for earlier, later in pairwise(rates[10:]))
+    assert rates[55] == pytest.approx(0.6)
+    assert 0.2 < rates[-1] < 0.21
+
+
+def test_a_single_step_has_the_full_learning_rate() -> None:
+    assert TrainingConfig(steps=1).learning_rate_at(0) == pytest.approx(5e-4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"min_refs": 3, "max_refs": 2}, r"min_refs \(3\) must be <= max_refs \(2\)"),
+        ({"max_refs": 6}, r"max_refs \(6\) must be <= predictor.max_refs \(4\)"),
+        ({"styles_per_step": 5}, r"styles_per_step \(5\) must be a multiple"),
+        ({"validation_sigmas": (0.5, 1.5)}, "must lie in"),
+        ({"predictor": {"dim": 30, "num_heads": 4}}, r"num_heads \(4\) must divide dim \(30\)"),
+        ({"predictor": {"rank": 4, "queries_per_factor": 3}}, "must divide rank"),
+    ],
+)
+def test_contradictions_are_named(changes: dict, message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        TrainingConfig.model_validate(changes)
+
+
+def test_micro_styles_share_the_step_over_workers_and_accumulation() -> None:
+    config = TrainingConfig(styles_per_step=12, num_workers=2, gradient_accumulation_steps=3)
+    assert config.micro_styles == 2
+
+
+@pytest.mark.parametrize("model", [TrainingConfig, PredictorOptions])
+def test_every_field_is_described(model: type[BaseModel]) -> None:
+    assert all(field.description for field in model.model_fields.values())

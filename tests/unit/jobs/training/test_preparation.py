@@ -1,0 +1,97 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from i2l_model.backbones import Backbone
+from i2l_model.errors import InputError
+from jobs.registry.tracking import TrackingConfig
+from jobs.training.config import TrainingConfig
+from jobs.training.job import backbone_fingerprint, pairs_fingerprint
+from jobs.training.preparation import check_pairs, describe_origin, materialise_init
+from jobs.training.worker import build_predictor, predictor_config
+from tests.pair_shards import write_pairs
+
+
+def test_good_pairs_pass(config: TrainingConfig, pairs: Path) -> None:
+    check_pairs(config, str(pairs))
+
+
+def test_a_folder_without_train_pairs_is_refused(config: TrainingConfig, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="has no train shards"):
+        check_pairs(config, str(tmp_path))
+
+
+def test_fewer_styles_than_a_step_wants_are_refused(config: TrainingConfig, pairs: Path) -> None:
+    many = config.model_copy(update={"styles_per_step": 8})
+    with pytest.raises(InputError, match="has 6 train styles, fewer than"):
+        check_pairs(many, str(pairs))
+
+
+def test_the_key_changes_with_what_shapes_the_result(
+    config: TrainingConfig, pairs: Path, tmp_path: Path
+) -> None:
+    def key(config: TrainingConfig, folder: Path) -> str:
+        return str(describe_origin(config, str(folder), None, None)["key"])
+
+    first = key(config, pairs)
+    assert key(config, pairs) == first
+    assert key(config.model_copy(update={"seed": 1}), pairs) != first
+    assert key(config, write_pairs(tmp_path, train_styles=5)) != first
+
+
+def test_pairs_without_a_manifest_are_told_apart_by_their_shards(tmp_path: Path) -> None:
+    folder = write_pairs(tmp_path)
+    (folder / "manifest.json").unlink()
+    before = pairs_fingerprint(str(folder))
+    (folder / "shards" / "train" / "pairs-00001.tar").write_bytes(b"\0" * 1024)
+    assert pairs_fingerprint(str(folder)) != before
+
+
+def test_a_retrained_backbone_of_equal_size_has_another_fingerprint(tmp_path: Path) -> None:
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(b"a" * 64)
+    before = backbone_fingerprint(str(tmp_path))
+    weights.write_bytes(b"b" * 64)
+    assert backbone_fingerprint(str(tmp_path)) != before
+
+
+@pytest.fixture
+def saved(config: TrainingConfig, backbone: Backbone, tmp_path: Path) -> Path:
+    folder = tmp_path / "predictor"
+    build_predictor(config, backbone, None).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("rank", 1), ("dim", 8), ("backbone", "another"), ("lora_scale", 1.0)]
+)
+def test_a_predictor_of_another_kind_is_no_start(
+    config: TrainingConfig, saved: Path, name: str, value: object
+) -> None:
+    stored = json.loads((saved / "config.json").read_text())
+    (saved / "config.json").write_text(json.dumps({**stored, name: value}))
+    tracking = TrackingConfig(uri="sqlite:////nowhere/mlflow.db")
+    with pytest.raises(InputError, match=f"has {name} {value}"):
+        materialise_init(config, str(saved), str(saved.parent / "out"), tracking)
+
+
+def test_training_starts_from_the_given_weights(
+    config: TrainingConfig, backbone: Backbone, saved: Path
+) -> None:
+    other_seed = config.model_copy(update={"seed": 7})
+    fresh = build_predictor(other_seed, backbone, None)
+    warm = build_predictor(other_seed, backbone, str(saved))
+    original = build_predictor(config, backbone, None)
+    assert not fresh.queries.weight.equal(original.queries.weight)
+    assert warm.queries.weight.equal(original.queries.weight)
+
+
+def test_target_modules_choose_layers(config: TrainingConfig, backbone: Backbone) -> None:
+    some = config.predictor.model_copy(update={"target_modules": (r"attention\.to_[qv]$",)})
+    names = [target.name for target in predictor_config(some, backbone).targets]
+    assert names
+    assert all(name.endswith(("to_q", "to_v")) for name in names)
+    none = config.predictor.model_copy(update={"target_modules": ("no such layer",)})
+    with pytest.raises(InputError, match="match no layer"):
+        predictor_config(none, backbone)
