@@ -1,0 +1,1 @@
+"""Recipes, the Dagster workflow and the command line."""

@@ -1,0 +1,82 @@
+"""What the command line prints and which exit code it returns when something goes wrong."""
+
+import logging
+import sys
+import traceback
+
+import typer
+from pydantic import ValidationError
+
+from i2l_model.errors import InputError
+from pipelines.refusals import Refused
+
+OK = 0
+FAILED = 1
+BAD_INPUT = 2
+REFUSED = 3
+INTERRUPTED = 130
+
+logger = logging.getLogger(__name__)
+
+
+def report(error: BaseException, *, command: str, debug: bool, log_file: str | None) -> int:
+    """Print one line (a refusal: one line a reason) on stderr and return the exit code.
+
+    Args:
+        error: What the command raised.
+        command: The command as typed, e.g. "i2l mine", for the advice.
+        debug: Whether to print the traceback of a failure too.
+        log_file: File that holds the log of this command, if there is one.
+    """
+    if isinstance(error, Refused):
+        _print(f"refused: {error.subject}")
+        for reason in error.reasons:
+            _print(f"  {reason}")
+        return REFUSED
+    if isinstance(error, (InputError, typer.TyperException, ValidationError)):
+        if debug:
+            traceback.print_exception(error, file=sys.stderr)
+        _print(f"error: {_input_line(error, command)}")
+        return BAD_INPUT
+    if isinstance(error, (KeyboardInterrupt, typer.Abort)):
+        _print("interrupted; the same command continues where it stopped")
+        return INTERRUPTED
+    logger.error("%s failed", command, exc_info=error)
+    if debug:
+        traceback.print_exception(error, file=sys.stderr)
+    _print(f"error: {_one_line(error)}")
+    _print(_hint(command, debug, log_file))
+    return FAILED
+
+
+def _input_line(error: BaseException, command: str) -> str:
+    if isinstance(error, typer.TyperException):
+        return f"{_one_line_text(error.format_message()).rstrip('.')}; see {command} --help"
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False)[0]
+        field = ".".join(str(part) for part in first["loc"]) or error.title
+        fix = f"change it with --set; {command} --dry-run shows all settings"
+        problem = InputError(field, first["input"], f"is invalid: {first['msg']}", fix)
+        return str(problem)
+    return _one_line_text(str(error))
+
+
+def _hint(command: str, debug: bool, log_file: str | None) -> str:
+    if log_file:
+        return f"the log is in {log_file}"
+    return "the traceback is above" if debug else f"add --debug to {command} for the traceback"
+
+
+def _one_line(error: BaseException) -> str:
+    text = _one_line_text(str(error))
+    name = type(error).__name__
+    return f"{name}: {text}" if text else name
+
+
+def _one_line_text(text: str, limit: int = 500) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def _print(line: str) -> None:
+    print(line, file=sys.stderr)

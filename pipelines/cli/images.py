@@ -1,0 +1,192 @@
+"""``i2l predict`` and ``i2l generate``: from reference images to LoRA files and pictures."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from i2l_model.errors import InputError
+from pipelines.cli.options import (
+    DEFAULT_RECIPE,
+    DebugOption,
+    DryRunOption,
+    RecipeOption,
+    SetOption,
+    WorkspaceOption,
+)
+from pipelines.cli.session import Session
+from pipelines.cli.settings import print_settings, read_recipe, workspace_of
+
+if TYPE_CHECKING:
+    from jobs.registry.tracking import TrackingConfig
+
+PredictorOption = Annotated[
+    str | None,
+    typer.Option(
+        "--predictor",
+        metavar="URI",
+        help="Predictor folder, s3:// URI or models:/NAME@ALIAS.",
+        show_default="the shipped tiny predictor",
+    ),
+]
+StrengthOption = Annotated[
+    float, typer.Option(help="Factor on the style; 0 is none, 1 as predicted.")
+]
+WeightsOption = Annotated[
+    list[float] | None,
+    typer.Option("--weights", metavar="X...", help="How much each reference counts, in order."),
+]
+
+
+class LoraFileFormat(StrEnum):
+    """Key names of the written file."""
+
+    DIFFUSERS = "diffusers"
+    PEFT = "peft"
+    COMFYUI = "comfyui"
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    panel = "Use"
+    app.command(
+        rich_help_panel=panel,
+        epilog="Examples: i2l predict a.png b.png --output style.safetensors, "
+        "i2l predict a.png --predictor models:/i2l-tiny-zimage@champion --output style.safetensors "
+        "--format comfyui --strength 0.8",
+    )(predict)
+    app.command(
+        rich_help_panel=panel,
+        epilog='Examples: i2l generate --prompt "a red house" --ref a.png b.png --output pictures, '
+        'i2l generate --prompt "a cat" --lora style.safetensors --output pictures --seed 7',
+    )(generate)
+
+
+def predict(
+    ctx: typer.Context,
+    images: Annotated[list[str], typer.Argument(help="Reference images of one style.")],
+    output: Annotated[
+        Path, typer.Option("--output", metavar="FILE.safetensors", help="LoRA file to write.")
+    ],
+    predictor: PredictorOption = None,
+    file_format: Annotated[
+        LoraFileFormat, typer.Option("--format", help="Who will load the file.")
+    ] = LoraFileFormat.DIFFUSERS,
+    strength: StrengthOption = 1.0,
+    weights: WeightsOption = None,
+    workspace: WorkspaceOption = None,
+    recipe: RecipeOption = DEFAULT_RECIPE,
+    overrides: SetOption = None,
+    dry_run: DryRunOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Predict a style LoRA from one or more images, in one forward pass."""
+    tracking = _tracking(recipe, overrides, workspace)
+    if dry_run:
+        print_settings(
+            images=images,
+            output=str(output),
+            predictor=predictor,
+            format=file_format.value,
+            strength=strength,
+            weights=weights,
+            tracking=tracking,
+        )
+        return
+    from i2l_model.lora.files import save_lora
+    from pipelines.prediction import lora_metadata, predict_lora, read_references
+    from pipelines.predictors import local_predictor
+
+    if output.suffix != ".safetensors":
+        raise InputError("--output", output, "is no .safetensors file", "end its name so")
+    with ctx.ensure_object(Session).job():
+        references = read_references(images, weights)
+        with local_predictor(predictor, tracking) as folder:
+            prediction = predict_lora(folder, references, strength=strength)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        metadata = lora_metadata(prediction, references, strength)
+        save_lora(prediction.factors, output, file_format.value, metadata)
+    typer.echo(f"{output}: rank {prediction.factors.rank} LoRA for {prediction.backbone}")
+
+
+def generate(
+    ctx: typer.Context,
+    prompts: Annotated[
+        list[str], typer.Option("--prompt", metavar="TEXT...", help="What to draw. Repeatable.")
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", metavar="FOLDER", help="Folder for the pictures.")
+    ],
+    refs: Annotated[
+        list[str] | None,
+        typer.Option("--ref", metavar="IMAGE...", help="Reference images of the style."),
+    ] = None,
+    lora: Annotated[
+        str | None, typer.Option("--lora", metavar="FILE", help="LoRA file instead of --ref.")
+    ] = None,
+    predictor: PredictorOption = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(
+            "--backbone",
+            metavar="NAME|FOLDER",
+            help="Text-to-image model.",
+            show_default="the one the predictor or the LoRA was made for",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the starting noise.")] = 0,
+    steps: Annotated[int, typer.Option(min=1, help="Sampling steps.")] = 20,
+    guidance: Annotated[
+        float, typer.Option(min=1.0, help="Classifier-free guidance scale; 1 is off.")
+    ] = 1.0,
+    strength: StrengthOption = 1.0,
+    weights: WeightsOption = None,
+    workspace: WorkspaceOption = None,
+    recipe: RecipeOption = DEFAULT_RECIPE,
+    overrides: SetOption = None,
+    dry_run: DryRunOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Draw prompts in the style of reference images or of a LoRA file."""
+    if bool(refs) == bool(lora):
+        raise InputError(
+            "--ref, --lora", "both" if refs else "neither", "is ambiguous", "give one of the two"
+        )
+    tracking = _tracking(recipe, overrides, workspace)
+    if dry_run:
+        print_settings(
+            prompts=prompts,
+            output=str(output),
+            refs=refs,
+            lora=lora,
+            predictor=predictor,
+            backbone=backbone,
+            seed=seed,
+            steps=steps,
+            guidance=guidance,
+            strength=strength,
+            weights=weights,
+            tracking=tracking,
+        )
+        return
+    from pipelines.drawing import Drawing, draw
+    from pipelines.prediction import predict_lora, read_lora, read_references
+    from pipelines.predictors import local_predictor
+
+    with ctx.ensure_object(Session).job():
+        references = read_references(refs or [], weights)
+        if lora is not None:
+            prediction = read_lora(lora, strength=strength)
+        else:
+            with local_predictor(predictor, tracking) as folder:
+                prediction = predict_lora(folder, references, strength=strength)
+        drawing = Drawing(tuple(prompts), seed, steps, guidance, backbone or prediction.backbone)
+        files = draw(drawing, prediction.factors, references.images, output)
+    for file in files:
+        typer.echo(file)
+
+
+def _tracking(recipe: str, overrides: list[str] | None, workspace: Path | None) -> "TrackingConfig":
+    settings = read_recipe(recipe, overrides)
+    return settings.tracking.resolve(workspace_of(recipe, workspace).tracking)

@@ -1,0 +1,50 @@
+"""``i2l tiny-models``: trains the small models that ship with the package."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipelines.cli.options import DebugOption, DryRunOption, SetOption
+from pipelines.cli.session import Session
+from pipelines.cli.settings import print_settings
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add the command of this file."""
+    app.command(
+        name="tiny-models",
+        rich_help_panel="Development",
+        epilog="Examples: i2l tiny-models --output tiny, "
+        "i2l tiny-models --output trial --set transformer.steps=500",
+    )(tiny_models)
+
+
+def tiny_models(
+    ctx: typer.Context,
+    output: Annotated[
+        Path, typer.Option("--output", metavar="FOLDER", help="Folder of models and checks.")
+    ],
+    overrides: SetOption = None,
+    dry_run: DryRunOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Train backbone, content classifier and reference encoder on the labelled grid; resumable."""
+    from pydantic import ValidationError
+
+    from jobs.backbone.run import BackboneConfig, run_backbone
+    from pipelines.overrides import apply_overrides, validation_problem
+
+    defaults = BackboneConfig().model_dump(mode="json")
+    try:
+        config = BackboneConfig.model_validate(apply_overrides(defaults, overrides or ()))
+    except ValidationError as error:
+        raise validation_problem(error, BackboneConfig, "the command line") from None
+    if dry_run:
+        print_settings(output=str(output), tiny_models=config)
+        return
+    with ctx.ensure_object(Session).job() as progress:
+        result = run_backbone(config, output, progress)
+    typer.echo(f"images read rightly:  {result.accuracy_on_images:.1%}")
+    typer.echo(f"samples read rightly: {result.accuracy_on_samples:.1%}")
+    typer.echo(f"models and check:     {result.folder}")

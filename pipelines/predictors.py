@@ -1,0 +1,107 @@
+"""Finding a predictor by folder, URI, registry name or the name of a shipped one."""
+
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from i2l_model.assets import asset_path, available_assets
+from i2l_model.errors import InputError
+from jobs.training.config import PredictorOptions, TrainingConfig
+
+if TYPE_CHECKING:
+    from jobs.registry.tracking import TrackingConfig
+
+SHIPPED_PREDICTOR = "tiny-predictor"
+
+
+@contextmanager
+def local_predictor(predictor: str | None, tracking: "TrackingConfig") -> Iterator[Path]:
+    """Give a local folder with the predictor's files; a downloaded one is removed afterwards.
+
+    Args:
+        predictor: Folder, file:// or s3:// URI, models:/NAME@ALIAS, models:/NAME/VERSION, or the
+            name of a shipped predictor; None takes the shipped one.
+        tracking: Resolved settings of the registry that models:/ means.
+
+    Raises:
+        InputError: If there is no such predictor.
+    """
+    from jobs import storage
+
+    if predictor is None or predictor in available_assets():
+        yield _checked(asset_path(predictor or SHIPPED_PREDICTOR), predictor or SHIPPED_PREDICTOR)
+        return
+    with tempfile.TemporaryDirectory(prefix="i2l-predictor-") as scratch:
+        if predictor.startswith("models:/"):
+            from jobs.registry.versions import ModelRegistry
+
+            require_registry(tracking)
+            yield _checked(ModelRegistry(tracking).download(predictor, scratch), predictor)
+        elif storage.is_s3(predictor):
+            yield _checked(storage.download_folder(predictor, scratch), predictor)
+        else:
+            folder = storage.local_path(predictor)
+            if not folder.is_dir():
+                raise InputError(
+                    "--predictor", predictor, "is no folder",
+                    "name a predictor folder, or models:/NAME@champion",
+                )  # fmt: skip
+            yield _checked(folder, predictor)
+
+
+def require_registry(tracking: "TrackingConfig") -> None:
+    """Refuse to make an empty registry where one is expected to be.
+
+    Raises:
+        InputError: If the SQLite file does not exist.
+    """
+    database = tracking.database
+    if database is not None and not database.is_file():
+        raise InputError(
+            "--workspace",
+            database.parent.parent,
+            "has no registry",
+            "name the --workspace of i2l run or i2l register, or set tracking.uri",
+        )
+
+
+def warm_started(
+    config: TrainingConfig, warm_start: str | None
+) -> tuple[TrainingConfig, str | None]:
+    """Return the training settings with the sizes of the predictor to start from, and its place.
+
+    A predictor of the registry is left to the training job, which checks its sizes.
+
+    Args:
+        config: Training settings.
+        warm_start: Name of a shipped predictor, folder, URI or models:/ URI; None starts anew.
+
+    Raises:
+        InputError: If there is no such predictor.
+    """
+    if warm_start is None or warm_start.startswith("models:/"):
+        return config, warm_start
+    from jobs import storage
+
+    place = str(asset_path(warm_start)) if warm_start in available_assets() else warm_start
+    uri = storage.join_uri(place, "config.json")
+    if not storage.exists(uri):
+        known = "a predictor folder, models:/NAME@ALIAS or the name of a shipped predictor"
+        raise InputError("warm_start", warm_start, "has no config.json", f"name {known}")
+    stored = json.loads(storage.read_bytes(uri))
+    sizes = {name: stored[name] for name in PredictorOptions.model_fields if name in stored}
+    predictor = {**config.predictor.model_dump(), **sizes}
+    settings = {**config.model_dump(), "predictor": predictor}
+    return TrainingConfig.model_validate(settings), place
+
+
+def _checked(folder: Path, name: str) -> Path:
+    for file in ("config.json", "model.safetensors"):
+        if not (folder / file).is_file():
+            raise InputError(
+                "--predictor", name, f"has no {file}", "name the predictor folder of i2l train"
+            )
+    return folder

@@ -1,0 +1,113 @@
+"""Recipes: all settings of a workflow in one YAML file."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+from jobs.corpus.pack import PackConfig
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from i2l_model.errors import InputError
+from jobs.corpus.stylegrid import CorpusConfig
+from jobs.evaluation.config import EvaluationConfig, GateConfig
+from jobs.mining.config import MiningConfig
+from jobs.registry.tracking import TrackingConfig
+from jobs.training.config import TrainingConfig
+from pipelines.acceptance import AcceptanceConfig
+from pipelines.overrides import apply_overrides, validation_problem
+
+RECIPE_FOLDER = Path(__file__).parent / "recipes"
+
+
+class Recipe(BaseModel):
+    """Everything a workflow run needs to know.
+
+    The images come from ``corpus`` (drawn) or from ``pack`` and ``pack_folder`` (the user's own).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", description="lower-case name of the recipe")
+    description: str = Field(description="one sentence for the list of recipes")
+    corpus: CorpusConfig | None = Field(None, description="labelled grid to draw")
+    pack: PackConfig | None = Field(None, description="how a folder of images is packed")
+    pack_folder: str | None = Field(None, description="folder of images to pack")
+    mining: MiningConfig = Field(description="how pairs are found")
+    acceptance: AcceptanceConfig = Field(
+        default_factory=AcceptanceConfig, description="what mined pairs must reach"
+    )
+    training: TrainingConfig = Field(description="predictor and its training")
+    warm_start: str | None = Field(
+        None, description="predictor folder, models:/ URI or shipped predictor to start from"
+    )
+    evaluation: EvaluationConfig = Field(description="how the predictor is judged")
+    gate: GateConfig = Field(description="bounds a version must keep to become champion")
+    tracking: TrackingConfig = Field(
+        default_factory=TrackingConfig, description="where runs and versions are recorded"
+    )
+
+    @model_validator(mode="after")
+    def _check_source(self) -> Self:
+        if (self.corpus is None) == (self.pack is None):
+            raise ValueError("set exactly one of corpus and pack, the source of the images")
+        return self
+
+
+def recipe_names() -> list[str]:
+    """Return the names of the shipped recipes."""
+    return sorted(path.stem for path in RECIPE_FOLDER.glob("*.yaml"))
+
+
+def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe and change it.
+
+    Args:
+        name_or_path: Name of a shipped recipe, or path of a YAML file.
+        overrides: Items "dotted.key=value".
+
+    Raises:
+        InputError: If there is no such recipe, or a setting is unknown or wrong.
+    """
+    path = _find(name_or_path)
+    settings = apply_overrides(_read(path), overrides)
+    try:
+        return Recipe.model_validate(settings)
+    except ValidationError as error:
+        raise validation_problem(error, Recipe, str(path)) from None
+
+
+def dump_yaml(settings: BaseModel | dict[str, Any]) -> str:
+    """Return settings as YAML, in the order they are declared."""
+    data = settings.model_dump(mode="json") if isinstance(settings, BaseModel) else settings
+    return str(yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=100))
+
+
+def _find(name_or_path: str) -> Path:
+    path = Path(name_or_path).expanduser()
+    if path.suffix in {".yaml", ".yml"} or path.parent != Path():
+        if path.is_file():
+            return path
+        raise InputError("--recipe", name_or_path, "is no file", "check the path")
+    shipped = RECIPE_FOLDER / f"{name_or_path}.yaml"
+    if not shipped.is_file():
+        known = ", ".join(recipe_names())
+        raise InputError(
+            "--recipe", name_or_path, "is unknown", f"use one of {known}, or a path to a YAML file"
+        )
+    return shipped
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        problem = " ".join(str(error).split())
+        raise InputError("--recipe", path, f"is no YAML: {problem}", "correct the file") from None
+    except OSError as error:
+        raise InputError(
+            "--recipe", path, f"cannot be read: {error.strerror}", "check it"
+        ) from None
+    if not isinstance(settings, dict):
+        raise InputError("--recipe", path, "holds no settings", "write key: value lines")
+    return settings

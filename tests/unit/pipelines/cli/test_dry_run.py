@@ -1,0 +1,71 @@
+from typing import Any
+
+import pytest
+import yaml
+
+from pipelines.cli.main import run
+from pipelines.recipe import recipe_names
+
+CALLS = {
+    "corpus": ["--output", "o"],
+    "pack": ["folder", "--output", "o"],
+    "mine": ["--input", "i", "--output", "o"],
+    "train": ["--pairs", "p", "--output", "o"],
+    "evaluate": ["--predictor", "x", "--pairs", "p", "--output", "o"],
+    "register": ["--predictor", "x", "--report", "r"],
+    "promote": ["--version", "2"],
+    "rollback": [],
+    "versions": [],
+    "predict": ["a.png", "b.png", "--output", "o.safetensors"],
+    "generate": ["--prompt", "a cat", "--ref", "a.png", "b.png", "--output", "o"],
+    "run": [],
+}
+
+
+def settings_of(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    assert run([*arguments, "--dry-run"]) == 0
+    settings = yaml.safe_load(capsys.readouterr().out)
+    assert isinstance(settings, dict)
+    return settings
+
+
+@pytest.mark.usefixtures("workspace")
+@pytest.mark.parametrize("recipe", recipe_names())
+def test_every_recipe_dry_runs_and_writes_nothing(
+    recipe: str, capsys: pytest.CaptureFixture[str], tmp_path: Any
+) -> None:
+    settings = settings_of(["run", "--recipe", recipe], capsys)
+    assert settings["name"] == recipe
+    assert settings["workspace"].endswith(f"i2l-workspace/{recipe}")
+    assert list((tmp_path / "workspace").iterdir()) == []
+
+
+@pytest.mark.usefixtures("workspace")
+@pytest.mark.parametrize("command", CALLS)
+def test_every_command_dry_runs_and_writes_nothing(
+    command: str, capsys: pytest.CaptureFixture[str], tmp_path: Any
+) -> None:
+    assert settings_of([command, *CALLS[command]], capsys)
+    assert list((tmp_path / "workspace").iterdir()) == []
+
+
+def test_the_resolved_settings_show_recipe_then_set_then_flags(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    settings = settings_of(
+        ["corpus", "--output", "o", "--set", "corpus.seed=8", "--set", "corpus.size=96",
+         "--size", "128"],
+        capsys,
+    )  # fmt: skip
+    assert settings["corpus"]["seed"] == 8
+    assert settings["corpus"]["size"] == 128
+    assert settings["corpus"]["num_styles"] == 400
+
+
+def test_lists_behind_one_option_arrive_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    settings = settings_of(
+        ["predict", "a.png", "b.png", "--weights", "0.7", "0.3", "--output", "o.safetensors"],
+        capsys,
+    )
+    assert settings["images"] == ["a.png", "b.png"]
+    assert settings["weights"] == [0.7, 0.3]

@@ -1,0 +1,209 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from i2l_model.images import load_image
+from i2l_model.lora.factors import LoraFactors
+from i2l_model.lora.files import load_lora
+from pipelines.cli.main import run
+
+pytestmark = pytest.mark.usefixtures("workspace")
+
+
+@pytest.fixture
+def predict(predictor_folder: Path, references: list[str], tmp_path: Path) -> "Predict":
+    return Predict(predictor_folder, references, tmp_path / "style.safetensors")
+
+
+class Predict:
+    """`i2l predict` with the small predictor."""
+
+    def __init__(self, predictor: Path, references: list[str], output: Path) -> None:
+        self.predictor, self.references, self.output = predictor, references, output
+
+    def __call__(self, *options: str, images: list[str] | None = None) -> int:
+        images = self.references[:2] if images is None else images
+        return run(
+            ["predict", *images, "--predictor", str(self.predictor), "--output", str(self.output),
+             *options]
+        )  # fmt: skip
+
+    def factors(self, *options: str, images: list[str] | None = None) -> LoraFactors:
+        assert self(*options, images=images) == 0
+        return load_lora(self.output)[0]
+
+
+def first_delta(factors: LoraFactors) -> torch.Tensor:
+    return factors.delta(next(iter(factors.lora_A)))
+
+
+@pytest.mark.parametrize(
+    ("name", "prefix"),
+    [("diffusers", "transformer."), ("peft", "base_model."), ("comfyui", "diffusion_model.")],
+)
+def test_predict_writes_the_format_that_was_asked_for(
+    predict: Predict, name: str, prefix: str
+) -> None:
+    from safetensors import safe_open
+
+    assert predict("--format", name) == 0
+    with safe_open(predict.output, "pt") as file:
+        assert all(key.startswith(prefix) for key in file.keys())  # noqa: SIM118
+
+
+def test_the_file_says_where_it_comes_from(predict: Predict) -> None:
+    assert predict("--strength", "0.5", "--weights", "2", "1") == 0
+    _, metadata = load_lora(predict.output)
+    assert metadata["i2l.backbone"] == "random-zimage"
+    assert json.loads(metadata["i2l.references"]) == ["0.png", "1.png"]
+    assert json.loads(metadata["i2l.weights"]) == [2.0, 1.0]
+    assert float(metadata["i2l.strength"]) == 0.5
+
+
+def test_strength_scales_the_update(predict: Predict) -> None:
+    full, half = first_delta(predict.factors()), first_delta(predict.factors("--strength", "0.5"))
+    assert full.abs().max() > 0
+    torch.testing.assert_close(half, 0.5 * full)
+
+
+def test_weights_move_the_style_between_the_references(predict: Predict) -> None:
+    first, second = predict.references[:2]
+    only_first = first_delta(predict.factors(images=[first]))
+    both = first_delta(predict.factors(images=[first, second]))
+    weighted = first_delta(predict.factors("--weights", "1", "0", images=[first, second]))
+    assert not torch.allclose(both, only_first)
+    torch.testing.assert_close(weighted, only_first)
+
+
+def test_one_reference_that_is_no_image_fails_all_before_anything_is_written(
+    predict: Predict, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = tmp_path / "notes.png"
+    broken.write_text("no picture")
+    predict.output = tmp_path / "new" / "style.safetensors"
+    assert predict(images=[predict.references[0], str(broken)]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert str(broken) in lines[0]
+    assert "replace it" in lines[0]
+    assert not predict.output.parent.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--weights", "1"], "--weights"),
+        (["--weights", "0", "0"], "--weights"),
+        (["--weights", "nan", "1"], "--weights"),
+        (["--strength", "inf"], "--strength"),
+        (["--format", "onnx"], "--format"),
+        (["--output", "style.bin"], "--output"),
+        (["--predictor", "no-such-folder"], "--predictor"),
+        (["--predictor", "models:/i2l-x@champion"], "has no registry"),
+    ],
+)
+def test_a_wrong_option_is_one_line_and_exit_2(
+    predict: Predict, options: list[str], named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert predict(*options) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert named in lines[0]
+    assert not predict.output.exists()
+
+
+def test_too_many_references_are_refused(
+    predict: Predict, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert predict(images=[predict.references[0]] * 4) == 2
+    assert "must be at most 3" in capsys.readouterr().err
+
+
+def test_a_folder_without_weights_is_no_predictor(
+    predict: Predict, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert predict("--predictor", str(tmp_path)) == 2
+    assert "has no config.json" in capsys.readouterr().err
+
+
+@pytest.fixture
+def generated(predict: Predict, backbone_folder: Path, tmp_path: Path) -> "Generate":
+    return Generate(predict, backbone_folder, tmp_path)
+
+
+class Generate:
+    """`i2l generate` at its smallest."""
+
+    def __init__(self, predict: Predict, backbone: Path, root: Path) -> None:
+        self.predict, self.backbone, self.root = predict, backbone, root
+
+    def __call__(self, name: str, *options: str) -> Path:
+        folder = self.root / name
+        code = run(
+            ["generate", "--prompt", "a red house", "a cat!", "--output", str(folder), "--steps",
+             "2", "--backbone", str(self.backbone), *options]
+        )  # fmt: skip
+        assert code == 0
+        return folder
+
+    def from_references(self, name: str, *options: str) -> Path:
+        refs = self.predict.references[:2]
+        return self(name, "--ref", *refs, "--predictor", str(self.predict.predictor), *options)
+
+
+def pixels(folder: Path, name: str) -> bytes:
+    return load_image(folder / name).tobytes()
+
+
+STYLED, PLAIN = "000-a-red-house.png", "000-a-red-house-unstyled.png"
+
+
+def test_generate_writes_both_pictures_of_every_prompt_and_a_grid(generated: Generate) -> None:
+    folder = generated.from_references("a")
+    assert sorted(path.name for path in folder.iterdir()) == [
+        PLAIN, STYLED, "001-a-cat-unstyled.png", "001-a-cat.png", "grid.png"
+    ]  # fmt: skip
+    assert pixels(folder, STYLED) != pixels(folder, PLAIN)
+    grid = Image.open(folder / "grid.png")
+    assert grid.height > 3 * 192  # references, with the style, without
+
+
+def test_the_seed_decides(generated: Generate) -> None:
+    one, same = generated.from_references("a"), generated.from_references("b")
+    other = generated.from_references("c", "--seed", "1")
+    assert pixels(one, STYLED) == pixels(same, STYLED)
+    assert pixels(one, STYLED) != pixels(other, STYLED)
+
+
+def test_no_strength_draws_the_unstyled_picture(generated: Generate) -> None:
+    folder = generated.from_references("a", "--strength", "0")
+    assert pixels(folder, STYLED) == pixels(folder, PLAIN)
+
+
+def test_a_lora_file_draws_what_its_references_draw(generated: Generate) -> None:
+    assert generated.predict() == 0
+    from_file = generated("a", "--lora", str(generated.predict.output))
+    assert pixels(from_file, STYLED) == pixels(generated.from_references("b"), STYLED)
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ([], "--ref"),
+        (["--ref", "a.png", "--lora", "b.safetensors"], "--ref"),
+        (["--ref", "missing.png"], "missing.png"),
+        (["--lora", "missing.safetensors"], "missing.safetensors"),
+        (["--lora", "missing.safetensors", "--guidance", "0.5"], "--guidance"),
+    ],
+)
+def test_generate_names_what_is_wrong(
+    options: list[str], named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["generate", "--prompt", "x", "--output", str(tmp_path / "o"), *options]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert named in lines[0]
+    assert not (tmp_path / "o").exists()

@@ -1,0 +1,94 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from i2l_model.errors import InputError
+from pipelines.recipe import RECIPE_FOLDER, dump_yaml, load_recipe, recipe_names
+
+MICRO = Path(__file__).parents[2] / "assets" / "micro.yaml"
+
+
+def test_shipped_recipes() -> None:
+    assert recipe_names() == ["pictures", "quickstart", "stylegrid"]
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_a_shipped_recipe_has_its_name_and_survives_a_round_trip(name: str, tmp_path: Path) -> None:
+    recipe = load_recipe(name)
+    assert recipe.name == name
+    copy = tmp_path / "copy.yaml"
+    copy.write_text(dump_yaml(recipe))
+    assert load_recipe(str(copy)) == recipe
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_mining_keeps_as_many_styles_for_the_evaluation_as_it_asks_for(name: str) -> None:
+    recipe = load_recipe(name)
+    assert recipe.mining.split.min_test_styles >= recipe.evaluation.num_styles
+    assert recipe.acceptance.min_styles["test"] >= recipe.evaluation.num_styles
+    assert recipe.acceptance.min_styles["train"] >= recipe.training.styles_per_step
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_the_gate_asks_for_conditions_that_the_evaluation_measures(name: str) -> None:
+    recipe = load_recipe(name)
+    measured = {f"i2l_{number}" for number in recipe.evaluation.num_refs}
+    assert set(recipe.gate.conditions) <= measured
+
+
+def test_overrides_reach_nested_settings() -> None:
+    recipe = load_recipe("quickstart", ["training.steps=7", "evaluation.num_refs=[2]"])
+    assert recipe.training.steps == 7
+    assert recipe.evaluation.num_refs == (2,)
+
+
+def test_a_path_is_a_recipe() -> None:
+    assert load_recipe(str(MICRO)).name == "micro"
+
+
+def test_an_unknown_recipe_lists_the_known_ones() -> None:
+    with pytest.raises(InputError) as caught:
+        load_recipe("quikstart")
+    assert str(caught.value) == (
+        "--recipe (quikstart) is unknown; use one of pictures, quickstart, stylegrid, "
+        "or a path to a YAML file"
+    )
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("training.steps=many", "training.steps (many) is invalid: should be a valid integer"),
+        ("corpus.num_styles=0", "corpus.num_styles (0) is invalid: should be greater than or"),
+        ("training.stepps=7", "training.stepps (7) is no setting; use one of:"),
+        ("training=7", "training (7) is invalid:"),
+        ("training.styles_per_step=5", "training.styles_per_step (5) must be a multiple of"),
+        ("corpus=null", "set exactly one of corpus and pack"),
+    ],
+)
+def test_a_wrong_setting_is_named_on_one_line(override: str, expected: str) -> None:
+    with pytest.raises(InputError) as caught:
+        load_recipe("quickstart", [override])
+    assert expected in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["a: [", "- a", "", "\xff"])
+def test_a_file_that_is_no_recipe_is_named(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(InputError, match=r"mine\.yaml"):
+        load_recipe(str(path))
+
+
+def test_a_missing_file_is_named() -> None:
+    with pytest.raises(InputError, match=r"no/such\.yaml.*is no file"):
+        load_recipe("no/such.yaml")
+
+
+def test_recipes_hold_no_keys_twice() -> None:
+    for path in RECIPE_FOLDER.glob("*.yaml"):
+        keys = [line.split(":")[0] for line in path.read_text().splitlines() if line[:1].isalpha()]
+        assert len(keys) == len(set(keys)), path.name
+        assert list(yaml.safe_load(path.read_text())) == keys
