@@ -78,11 +78,15 @@ def run_workflow(
 
 
 def _materialize(runner: StepRunner, workspace: Workspace) -> None:
-    with _dagster_home(workspace.dagster_home), _own_ray():
+    with (
+        _dagster_home(workspace.dagster_home),
+        dg.DagsterInstance.get() as instance,
+        _own_ray(),
+    ):
         dg.materialize(
             [*ASSETS, *ASSET_CHECKS],
             resources={"runner": runner},
-            instance=dg.DagsterInstance.get(),
+            instance=instance,
             run_config=_RUN_CONFIG,
             raise_on_error=False,
         )

@@ -109,10 +109,14 @@ def _estimate(value: Mapping[str, Any] | None) -> str:
     """Mean and 95 % interval of one figure."""
     if not value or value.get("mean") is None:
         return "–"
-    text = f"{value['mean']:.3f}"
+    text = _number(value["mean"])
     if value.get("lo") is None or value.get("hi") is None:
         return text
-    return f"{text} [{value['lo']:.3f}, {value['hi']:.3f}]"
+    return f"{text} [{_number(value['lo'])}, {_number(value['hi'])}]"
+
+
+def _number(value: float) -> str:
+    return f"{value:.3f}" if abs(value) < 1000 else f"{value:.3g}"
 
 
 def _pictures(workspace: "Workspace") -> list[str]:

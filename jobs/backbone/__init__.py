@@ -1,1 +1,1 @@
-"""Trains the shipped tiny models on stylegrid: VAE, text-to-image backbone, classifier, encoder."""
+"""Trains the shipped tiny models on stylegrid: VAE, text-to-image backbone, classifier."""

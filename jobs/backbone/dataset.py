@@ -25,10 +25,9 @@ STYLED_CAPTION_SHARE = 0.3
 class RenderedImages:
     """N images (N, H, W, 3) uint8, memory-mapped, with content numbers and captions.
 
-    Image i is drawn in style ``i // IMAGES_PER_STYLE`` of the style space of ``seed``.
+    Image i is drawn in style ``i // IMAGES_PER_STYLE`` of a style space of its own.
     """
 
-    seed: int
     pixels: NDArray[np.uint8]
     content_ids: NDArray[np.int64]
     captions: list[str]
@@ -90,7 +89,6 @@ def rendered_images(
         partial.rename(labels_path)
     labels = json.loads(labels_path.read_text())
     return RenderedImages(
-        seed=seed,
         pixels=np.load(stem.with_suffix(".npy"), mmap_mode="r"),
         content_ids=np.array(labels["content_ids"]),
         captions=labels["captions"],

@@ -1,4 +1,4 @@
-"""Trains and checks the shipped tiny models: backbone, content classifier, reference encoder."""
+"""Trains and checks the shipped tiny models: backbone and content classifier."""
 
 import json
 import logging
@@ -16,7 +16,6 @@ from i2l_model.backbones import load_backbone
 from i2l_model.generation import generate
 from jobs.backbone.classifier import CLASSIFIER_FIT, accuracy, save_classifier, train_classifier
 from jobs.backbone.dataset import RenderedImages, rendered_images
-from jobs.backbone.encoder import ENCODER_FIT, save_encoder, train_encoder
 from jobs.backbone.fitting import FitConfig
 from jobs.backbone.text_to_image import TRANSFORMER_FIT, train_text_to_image
 from jobs.backbone.vae import VAE_FIT, train_vae
@@ -43,7 +42,6 @@ class BackboneConfig(BaseModel):
     vae: FitConfig = Field(VAE_FIT, description="fit of the VAE")
     transformer: FitConfig = Field(TRANSFORMER_FIT, description="fit of transformer and text")
     classifier: FitConfig = Field(CLASSIFIER_FIT, description="fit of the content classifier")
-    encoder: FitConfig = Field(ENCODER_FIT, description="fit of the reference encoder")
     samples_per_content: int = Field(20, ge=1, description="samples a content in the check")
     num_inference_steps: int = Field(20, ge=1, description="Euler steps in the check")
     guidance_scale: float = Field(2.0, ge=1, description="guidance in the check; 1 is off")
@@ -78,7 +76,6 @@ def run_backbone(config: BackboneConfig, output: Path, progress: Progress) -> Ba
     )
     network = train_classifier(data, work, progress, config.classifier)
     save_classifier(network, output / "tiny-classifier")
-    save_encoder(train_encoder(data, work, progress, config.encoder), output / "tiny-encoder")
     save_pipeline(train_pipeline(config, data, work, progress), output / "tiny-zimage")
     return _checked(
         config,

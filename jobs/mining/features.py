@@ -39,6 +39,7 @@ SCHEMA = pa.schema(
     ]
 )
 FEATURE_SCHEMA_VERSION = 1
+_BLOCK_BYTES = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +86,12 @@ def extract_features(
     """
     targets = {shard.uri: _feature_uri(config, shard, output_uri) for shard in shards}
     missing = [shard.uri for shard in shards if not storage.exists(targets[shard.uri])]
-    done = len(shards) - len(missing)
-    progress.update("embed", done, len(shards))
-    for uri, table in _computed(config, missing):
+    for uri, table in _computed(config, missing, progress):
         with storage.open_write(targets[uri]) as stream:
             pq.write_table(table, stream, compression="zstd")
-        done += 1
-        progress.update("embed", done, len(shards))
-    return _load([(shard.uri, targets[shard.uri]) for shard in shards]), len(missing)
+    samples = _load([(shard.uri, targets[shard.uri]) for shard in shards])
+    progress.update("embed", len(samples), len(samples))
+    return samples, len(missing)
 
 
 def _feature_uri(config: MiningConfig, shard: InputShard, output_uri: str) -> str:
@@ -105,12 +104,15 @@ def _feature_uri(config: MiningConfig, shard: InputShard, output_uri: str) -> st
     return storage.join_uri(output_uri, "features", f"{json_hash(shaping)[:32]}.parquet")
 
 
-def _computed(config: MiningConfig, shards: list[str]) -> Iterator[tuple[str, pa.Table]]:
+def _computed(
+    config: MiningConfig, shards: list[str], progress: Progress
+) -> Iterator[tuple[str, pa.Table]]:
     """Yield (shard, table) whenever a shard is complete, in the order in which they finish."""
     if not shards:
         return
     parts: dict[str, list[pa.Table]] = {uri: [] for uri in shards}
     expected: dict[str, int] = {}
+    num_rows = 0
     for block in _pipeline(config, shards).iter_batches(batch_size=None, batch_format="pyarrow"):
         assert isinstance(block, pa.Table)
         for uri in set(block["shard"].to_pylist()):
@@ -122,11 +124,24 @@ def _computed(config: MiningConfig, shards: list[str]) -> Iterator[tuple[str, pa
             parts[uri].append(rows)
             if uri in expected and sum(len(part) for part in parts[uri]) == expected[uri]:
                 yield uri, pa.concat_tables(parts.pop(uri)).sort_by("position")
+        num_rows += len(block)
+        note = f"{len(shards) - len(parts)} of {len(shards)} shards"
+        progress.update("embed", num_rows, None, note)
     assert not parts, f"incomplete shards: {sorted(parts)}"
 
 
 def _pipeline(config: MiningConfig, shards: list[str]) -> ray.data.Dataset:
-    """Shards → rows → style vectors → content vectors."""
+    """Shards → rows → style vectors → content vectors, in small blocks.
+
+    Small blocks let the encoders begin before a shard is read to its end, and share one shard.
+    """
+    context = ray.data.DataContext.get_current().copy()
+    context.target_max_block_size = _BLOCK_BYTES
+    with ray.data.DataContext.current(context):
+        return _stages(config, shards)
+
+
+def _stages(config: MiningConfig, shards: list[str]) -> ray.data.Dataset:
     workers = config.workers
     encoders = (config.style_encoder, config.content_encoder)
     input_px = max(REGISTRY[name].input_px for name in encoders)

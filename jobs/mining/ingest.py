@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from i2l_model.errors import InputError
 from i2l_model.images import IMAGE_EXTENSIONS, ImageError, decode_image
 from jobs.mining.config import IngestConfig
 from jobs.mining.hashing import perceptual_hash, thumbnail
@@ -54,32 +53,33 @@ class IngestStage:
 
 
 def _shard_rows(shard: str, config: IngestConfig, input_px: int) -> Iterator[Row]:
-    """All rows of a shard, numbered, then the end row. A shard that fails midway says so."""
+    """All rows of a shard, numbered, then the end row."""
     dropped: list[tuple[str, str]] = []
     position = 0
-
-    def flush() -> Iterator[Row]:
-        nonlocal position
-        while dropped:
-            key, reason = dropped.pop(0)
+    samples = read_shard(
+        shard,
+        lambda key, reason: dropped.append((key, reason)),
+        max_member_bytes=config.max_member_mib << 20,
+    )
+    for entry in _with_drops(samples, dropped):
+        if isinstance(entry, ShardSample):
+            yield _sample_row(shard, position, entry, config, input_px)
+        else:
+            key, reason = entry
             yield _row(shard, position, key, reason=reason)
-            position += 1
-
-    try:
-        limit = config.max_member_mib << 20
-        samples = read_shard(
-            shard, lambda key, reason: dropped.append((key, reason)), max_member_bytes=limit
-        )
-        for sample in samples:
-            yield from flush()
-            yield _sample_row(shard, position, sample, config, input_px)
-            position += 1
-    except (InputError, OSError) as error:
-        yield from flush()
-        yield _row(shard, position, "", reason="shard_error", caption=str(error))
         position += 1
-    yield from flush()
     yield _row(shard, position, "", reason=END)
+
+
+def _with_drops(
+    samples: Iterator[ShardSample], dropped: list[tuple[str, str]]
+) -> Iterator[ShardSample | tuple[str, str]]:
+    """The samples, and between them what the reader dropped on its way to each."""
+    for sample in samples:
+        yield from dropped
+        dropped.clear()
+        yield sample
+    yield from dropped
 
 
 def _sample_row(

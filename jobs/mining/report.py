@@ -31,7 +31,8 @@ from jobs.provenance import git_sha
 REPORT_SCHEMA = "i2l.mining-report/1"
 THUMBNAIL_SIDE = 72
 _TEMPLATES = Path(__file__).parent / "templates"
-_MAX_SHARD_ERRORS = 20
+_MAX_DAMAGED_SHARDS = 20
+_SHARD_DAMAGE = ("truncated_shard", "corrupt_header", "non_adjacent_key")
 
 DROP_TEXTS = {
     "corrupt_image": "cannot be decoded",
@@ -45,7 +46,6 @@ DROP_TEXTS = {
     "corrupt_header": "damaged tar header",
     "member_too_large": "a file over the size limit",
     "non_adjacent_key": "the sample's files are scattered over the shard",
-    "shard_error": "the shard could not be read further",
     "opt_out": "its owner opted out",
     "licence_not_allowed": "licence not on the list",
     "low_aesthetic": "aesthetic score under the limit or unknown",
@@ -118,16 +118,14 @@ def summarise(
     pairs, cut = mined.selection.pairs, mined.cut
     style_sizes = [len(members) for members in mined.styles.members]
     uses = Counter(i for pair in pairs for i in (pair.target, *pair.refs))
-    errors = [
-        {"shard": samples.shard[i], "error": samples.caption[i]}
-        for i, reason in enumerate(samples.reason)
-        if reason == "shard_error"
-    ]
+    damaged = Counter(
+        samples.shard[i] for i, reason in enumerate(samples.reason) if reason in _SHARD_DAMAGE
+    )
     return {
         "schema": REPORT_SCHEMA,
         "counts": counts,
         "drops": drops,
-        "shard_errors": errors[:_MAX_SHARD_ERRORS],
+        "damaged_shards": dict(damaged.most_common(_MAX_DAMAGED_SHARDS)),
         "cut": {
             "threshold": cut.threshold,
             "transitivity": cut.transitivity,

@@ -44,8 +44,9 @@ def promote(
         name: Registered model.
         version: Version to promote; None: the one that ``candidate`` points at.
         decision: The gate's decision; None promotes without a gate.
-        expected_champion: Version that the gate compared with. When another one is champion by
-            now, the decision is stale and the promotion stops.
+        expected_champion: Version that the gate compared with, 0 where there was no champion.
+            When another one is champion by now, the decision is stale and the promotion stops.
+            None leaves this unchecked.
 
     Raises:
         PromotionRefused: If the gate refuses, or the decision is stale.
@@ -58,7 +59,7 @@ def promote(
     with promotion_lock(registry.client, registry.config, name):
         champion = registry.find_by_alias(name, CHAMPION)
         current = champion.version if champion else None
-        if expected_champion is not None and current != expected_champion:
+        if expected_champion is not None and (current or 0) != expected_champion:
             raise PromotionRefused(
                 f"{name} version {target.version} was compared with champion {expected_champion}, "
                 f"but the champion is {current}: evaluate again"

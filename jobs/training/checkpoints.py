@@ -8,7 +8,6 @@ import json
 import logging
 import shutil
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -158,14 +157,6 @@ def read_state(folder: Path) -> TrainerState:
 def write_state(folder: Path, state: TrainerState) -> None:
     """Write the trainer state into a local checkpoint folder."""
     storage.write_bytes(folder / STATE, state.model_dump_json(indent=1).encode())
-
-
-def publish_predictor(folder: Path, uri: str, origin: Mapping[str, Any]) -> None:
-    """Copy an exported predictor to ``uri``; provenance.json comes last and marks it complete."""
-    marker = storage.join_uri(uri, "provenance.json")
-    storage.delete(marker)
-    storage.upload_folder(folder, uri)
-    storage.write_bytes(marker, (json.dumps(origin, indent=2, sort_keys=True) + "\n").encode())
 
 
 def scratch_folder() -> Path:

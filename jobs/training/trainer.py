@@ -2,7 +2,6 @@
 
 # N styles, K targets a style, F references, B = N * K, C channels, h w latent cells
 
-import json
 import math
 import time
 from dataclasses import dataclass, field
@@ -16,16 +15,16 @@ import torch.distributed as dist
 from i2l_model.errors import InputError
 from i2l_model.predictor import LoraPredictor
 from i2l_model.weights import read_weights, write_weights
-from jobs import provenance, storage
 from jobs.training import checkpoints
 from jobs.training.averaging import WeightAverage
 from jobs.training.config import HIGH_SIGMA
 from jobs.training.deepspeed_config import optimizer_step, set_learning_rate
 from jobs.training.encoding import TargetEncoder
 from jobs.training.grid import validation_grid
-from jobs.training.job import HISTORY_FILE, TrainingJob
+from jobs.training.job import TrainingJob
 from jobs.training.objective import StyleObjective, Supervision
 from jobs.training.recorder import Recorder
+from jobs.training.results import export_predictor, publish_results
 from jobs.training.sampling import StyleSampler, draw_noise
 from jobs.training.validation import Validator, gather_references
 
@@ -207,7 +206,8 @@ class Trainer:
         if self.rank == 0:
             if self.best:
                 write_weights(self.best, folder / "best.safetensors")
-            self._export(averages, folder / "predictor")
+            assert self.template is not None, "rank 0 holds the template"
+            export_predictor(self.template, averages, folder / "predictor")
             checkpoints.write_state(folder, self.state)
         checkpoints.write_manifest(folder)
         dist.barrier()
@@ -253,50 +253,8 @@ class Trainer:
         self.state = state
         self.recorder.message(f"resumed at step {state.step}")
 
-    # Results
-
-    def _export(self, weights: dict[str, torch.Tensor], folder: Path) -> None:
-        """Write a predictor folder with ``weights``, which name the objective's parameters."""
-        assert self.template is not None, "only rank 0 exports"
-        prefix = "predictor."
-        state = {name.removeprefix(prefix): value for name, value in weights.items()}
-        unexpected = self.template.load_state_dict(state, strict=False).unexpected_keys
-        assert not unexpected, unexpected
-        self.template.save_pretrained(folder)
-
     def finish(self) -> None:
         """Publish the best predictor, or the last one where nothing was validated."""
         weights = self.best or self.average.full_state()
-        if self.rank != 0:
-            return
-        folder = checkpoints.scratch_folder()
-        self._export(weights, folder)
-        state = self.state
-        origin = {
-            **self.job.origin,
-            "step": state.best_step or state.step,
-            "metrics": state.best_metrics or _last_metrics(state),
-            "predictor_sha256": provenance.file_hash(str(folder / "model.safetensors")),
-        }
-        history = {
-            "key": self.job.key,
-            "run_id": self.job.run_id,
-            "steps": state.step,
-            "best_step": origin["step"],
-            "metrics": origin["metrics"],
-            "resumed_at": state.resumed_at,
-            "train_time_s": round(state.train_time_s, 3),
-            "num_parameters": self.template.num_parameters() if self.template else {},
-            "history": state.history,
-        }
-        storage.write_bytes(
-            storage.join_uri(self.job.output_uri, HISTORY_FILE),
-            (json.dumps(history, indent=1) + "\n").encode(),
-        )
-        checkpoints.publish_predictor(folder, self.job.predictor_uri, origin)
-        checkpoints.remove_folder(folder)
-
-
-def _last_metrics(state: checkpoints.TrainerState) -> dict[str, float]:
-    last = state.history[-1] if state.history else {}
-    return {name: value for name, value in last.items() if name != "step"}
+        if self.template is not None:
+            publish_results(self.job, self.state, self.template, weights)

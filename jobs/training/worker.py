@@ -38,7 +38,7 @@ def train_worker(settings: dict[str, Any]) -> None:
     job = TrainingJob.model_validate(settings)
     config = job.config
     torch.set_num_threads(config.threads_per_worker)
-    trainer = build_trainer(job)
+    trainer = build_trainer(job, Recorder(job, dist.get_rank()))
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is None and job.resume_uri is not None:
         checkpoint = ray.train.Checkpoint(job.resume_uri)
@@ -55,10 +55,9 @@ def train_worker(settings: dict[str, Any]) -> None:
     trainer.finish()
 
 
-def build_trainer(job: TrainingJob) -> Trainer:
+def build_trainer(job: TrainingJob, recorder: Recorder) -> Trainer:
     """Load backbone, data and predictor, and wrap the predictor for training."""
     config = job.config
-    recorder = Recorder(job, dist.get_rank())
     backbone = load_backbone(config.backbone, dtype=_DTYPES[config.precision], device=_device(job))
     if config.gradient_checkpointing:
         backbone.enable_gradient_checkpointing()

@@ -29,7 +29,7 @@ def tiny_models(
     dry_run: DryRunOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Train backbone, content classifier and reference encoder on the labelled grid; resumable."""
+    """Train the tiny backbone and the content classifier on the labelled grid; resumable."""
     from pydantic import ValidationError
 
     from jobs.backbone.run import BackboneConfig, run_backbone

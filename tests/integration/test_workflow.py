@@ -11,7 +11,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,8 +71,9 @@ def finished(backbone: str, tmp_path_factory: pytest.TempPathFactory) -> Finishe
         "--set", f"training.backbone={backbone}", "--set", f"evaluation.backbone={backbone}",
     ]  # fmt: skip
     with _launched(arguments) as process:
-        _wait_for(lambda: _whole_checkpoints(root), process)
+        _wait_for(lambda: _is_locked(root), process)
         second = _call(arguments)
+        _wait_for(lambda: _whole_checkpoints(root), process)
         descendants = psutil.Process(process.pid).children(recursive=True)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -90,26 +92,22 @@ def finished(backbone: str, tmp_path_factory: pytest.TempPathFactory) -> Finishe
     )
 
 
-class _launched:
+@contextmanager
+def _launched(arguments: list[str]) -> Iterator[subprocess.Popen[str]]:
     """A run in a process group of its own, killed at the end of the block."""
-
-    def __init__(self, arguments: list[str]) -> None:
-        self._arguments = arguments
-
-    def __enter__(self) -> subprocess.Popen[str]:
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", LAUNCH, *self._arguments],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-            text=True,
-        )
-        return self._process
-
-    def __exit__(self, *exc_info: object) -> None:
-        if self._process.poll() is None:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
+    process = subprocess.Popen(
+        [sys.executable, "-c", LAUNCH, *arguments],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def _call(arguments: list[str]) -> subprocess.CompletedProcess[str]:
@@ -123,6 +121,11 @@ def _wait_for(condition: Callable[[], object], process: subprocess.Popen[str]) -
         assert process.poll() is None, f"the run ended by itself with {process.returncode}"
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def _is_locked(root: Path) -> bool:
+    lock = root / "state" / "lock"
+    return lock.is_file() and lock.stat().st_size > 0
 
 
 def _whole_checkpoints(root: Path) -> list[Path]:

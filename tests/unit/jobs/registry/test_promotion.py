@@ -48,7 +48,7 @@ def champions(registry: ModelRegistry, name: str) -> tuple[int | None, int | Non
 
 def test_promotion_and_rollback_walk_the_history(registry: ModelRegistry, model: str) -> None:
     assert champions(registry, model) == (None, None)
-    assert promote(registry, model, 1).aliases == (CHAMPION,)
+    assert promote(registry, model, 1, expected_champion=0).aliases == (CHAMPION,)
     assert champions(registry, model) == (1, None)
     promote(registry, model, 2)
     promote(registry, model)
@@ -85,6 +85,8 @@ def test_a_decision_against_an_old_champion_is_stale(registry: ModelRegistry, mo
     promote(registry, model, 2)
     with pytest.raises(PromotionRefused, match="compared with champion 1, but the champion is 2"):
         promote(registry, model, 3, Decision(True), expected_champion=1)
+    with pytest.raises(PromotionRefused, match="the champion is 2"):
+        promote(registry, model, 3, Decision(True), expected_champion=0)
     assert champions(registry, model) == (2, 1)
 
 

@@ -62,10 +62,10 @@ def config() -> TrainingConfig:
     )
 
 
-@pytest.fixture
-def process_group(tmp_path: Path) -> Iterator[None]:
-    dist.init_process_group(
-        "gloo", init_method=f"file://{tmp_path}/rendezvous", world_size=1, rank=0
-    )
+@pytest.fixture(scope="session")
+def process_group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A group of one. DeepSpeed remembers the first group of a process, hence one for all tests."""
+    rendezvous = tmp_path_factory.mktemp("group") / "rendezvous"
+    dist.init_process_group("gloo", init_method=f"file://{rendezvous}", world_size=1, rank=0)
     yield
     dist.destroy_process_group()

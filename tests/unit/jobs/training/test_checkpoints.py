@@ -98,21 +98,3 @@ def test_a_state_of_another_version_is_an_input_error(tmp_path: Path) -> None:
     (tmp_path / checkpoints.STATE).write_text('{"step": 3, "unknown": 1}')
     with pytest.raises(InputError, match="is not readable"):
         checkpoints.read_state(tmp_path)
-
-
-def test_the_provenance_marks_a_published_predictor_last(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source, target = tmp_path / "source", tmp_path / "target"
-    source.mkdir()
-    target.mkdir()
-    (source / "model.safetensors").write_bytes(b"new")
-    (target / "provenance.json").write_text("{}")
-
-    def interrupted(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(checkpoints.storage, "upload_folder", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        checkpoints.publish_predictor(source, str(target), {"step": 1})
-    assert not (target / "provenance.json").exists()

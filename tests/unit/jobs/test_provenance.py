@@ -1,0 +1,38 @@
+"""Hashes stand for content, not for order or place."""
+
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from jobs import provenance
+
+
+class Config(BaseModel):
+    a: int = 1
+    b: dict[str, int] = {}
+
+
+def test_config_hash_follows_settings() -> None:
+    assert provenance.config_hash(Config(b={"x": 1, "y": 2})) == provenance.config_hash(
+        Config(b={"y": 2, "x": 1})
+    )
+    assert provenance.config_hash(Config(a=2)) != provenance.config_hash(Config())
+
+
+def test_file_hash_is_that_of_the_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(b"abc" * 1_000_000)
+    assert provenance.file_hash(str(path)) == provenance.bytes_hash(path.read_bytes())
+
+
+def test_manifest_hash_ignores_order_and_place() -> None:
+    entries = [{"uri": "a", "sha256": "1", "size": 1}, {"uri": "b", "sha256": "2", "size": 2}]
+    moved = [dict(entry, uri="c") for entry in reversed(entries)]
+    assert provenance.manifest_hash(entries) == provenance.manifest_hash(moved)
+    assert provenance.manifest_hash(entries[:1]) != provenance.manifest_hash(entries)
+
+
+def test_revision_and_versions_are_known() -> None:
+    assert provenance.git_sha()
+    versions = provenance.environment_versions()
+    assert {"python", "numpy", "ray", "torch"} <= set(versions)

@@ -1,0 +1,126 @@
+"""One behaviour for paths and for S3."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from i2l_model.errors import InputError
+from jobs import storage
+
+
+@pytest.fixture(scope="module")
+def s3_bucket() -> Iterator[str]:
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    _, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+        patch.setenv("AWS_ACCESS_KEY_ID", "testing")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "testing-secret")
+        storage._s3.cache_clear()
+        boto3.client("s3", region_name="us-east-1").create_bucket(Bucket="pictures")
+        yield "s3://pictures"
+        storage._s3.cache_clear()
+    server.stop()
+
+
+@pytest.fixture(params=["path", "file", "s3"])
+def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "s3":
+        bucket = request.getfixturevalue("s3_bucket")
+        return f"{bucket}/{tmp_path.name}"
+    folder = tmp_path / "with space"
+    folder.mkdir()
+    return folder.as_uri() if request.param == "file" else str(folder)
+
+
+def test_bytes_come_back(root: str) -> None:
+    uri = storage.join_uri(root, "a", "b.bin")
+    assert not storage.exists(uri)
+    storage.write_bytes(uri, b"one")
+    storage.write_bytes(uri, b"two!")
+    assert storage.exists(uri)
+    assert storage.read_bytes(uri) == b"two!"
+    assert storage.file_size(uri) == 4
+    storage.delete(uri)
+    assert not storage.exists(uri)
+
+
+def test_stream_reads_in_pieces(root: str) -> None:
+    uri = storage.join_uri(root, "long.bin")
+    data = bytes(range(256)) * 20_000
+    storage.write_bytes(uri, data)
+    with storage.open_read(uri) as stream:
+        assert stream.read(512) == data[:512]
+        assert stream.read(3_000_000) == data[512:3_000_512]
+        assert stream.read() == data[3_000_512:]
+        assert stream.read(1) == b""
+
+
+def test_listing_is_sorted_deep_and_by_suffix(root: str) -> None:
+    for name in ("z.tar", "deep/er/a.tar", "deep/b.txt", ".hidden.tar"):
+        storage.write_bytes(storage.join_uri(root, name), b"x")
+    names = [uri[len(storage.absolute_uri(root)) :] for uri in storage.list_files(root, ".tar")]
+    assert names == ["/deep/er/a.tar", "/z.tar"]
+
+
+def write_half(uri: str) -> None:
+    with storage.open_write(uri) as stream:
+        stream.write(b"half of the new")
+        stream.write(None)  # type: ignore[arg-type]
+
+
+def test_a_failed_write_leaves_the_old_file(root: str) -> None:
+    uri = storage.join_uri(root, "kept.bin")
+    storage.write_bytes(uri, b"old")
+    with pytest.raises(TypeError):
+        write_half(uri)
+    assert storage.read_bytes(uri) == b"old"
+    assert len(storage.list_files(root)) == 1
+
+
+def test_folders_travel(root: str, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    (source / "sub").mkdir(parents=True)
+    (source / "sub" / "x.bin").write_bytes(b"x")
+    (source / "y.bin").write_bytes(b"y")
+    storage.upload_folder(source, root)
+    target = storage.download_folder(root, tmp_path / "target")
+    assert (target / "sub" / "x.bin").read_bytes() == b"x"
+    assert (target / "y.bin").read_bytes() == b"y"
+    storage.delete(root)
+    assert not storage.exists(storage.join_uri(root, "y.bin"))
+
+
+def test_missing_things_are_input_errors(root: str) -> None:
+    with pytest.raises(InputError, match="does not exist"):
+        storage.read_bytes(storage.join_uri(root, "none.bin"))
+    with pytest.raises(InputError, match="does not exist"):
+        storage.file_size(storage.join_uri(root, "none.bin"))
+
+
+def test_missing_bucket_and_folder_are_named(s3_bucket: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="missing bucket"):
+        storage.list_files("s3://no-such-bucket/x")
+    with pytest.raises(InputError, match="not an existing folder"):
+        storage.list_files(tmp_path / "none")
+
+
+@pytest.mark.parametrize("uri", ["gs://bucket/x", "http://host/x", ""])
+def test_unknown_schemes_are_refused(uri: str) -> None:
+    with pytest.raises(InputError):
+        storage.local_path(uri)
+
+
+def test_local_uris_do_not_depend_on_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    uri = storage.absolute_uri("shards")
+    monkeypatch.chdir("/")
+    assert uri == str(tmp_path / "shards")
+    assert storage.absolute_uri("s3://bucket/x/") == "s3://bucket/x"

@@ -1,0 +1,179 @@
+"""The training loop in one process: DeepSpeed over a process group of one."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray.train
+import torch
+from safetensors.torch import load_file
+
+from i2l_model.backbones import Backbone
+from i2l_model.errors import InputError
+from jobs.registry.tracking import TrackingConfig
+from jobs.training import trainer as trainer_module
+from jobs.training import worker
+from jobs.training.checkpoints import STATE
+from jobs.training.config import TrainingConfig
+from jobs.training.job import TrainingJob
+from jobs.training.recorder import Recorder
+from jobs.training.trainer import Trainer, TrainingDiverged
+
+pytestmark = pytest.mark.usefixtures("process_group")
+
+
+class Workshop:
+    """Builds trainers that write below one folder."""
+
+    def __init__(self, folder: Path, config: TrainingConfig, pairs: Path) -> None:
+        self.folder = folder
+        self.config = config
+        self.pairs = pairs
+
+    def build(self, **changes: Any) -> Trainer:
+        job = TrainingJob(
+            config=self.config.model_copy(update=changes),
+            pairs_uri=str(self.pairs),
+            output_uri=str(self.folder / "output"),
+            tracking=TrackingConfig(),
+            device="cpu",
+            key="k",
+            pairs_hash="p",
+            init_uri=None,
+            resume_uri=None,
+            run_id="r",
+            origin={"key": "k"},
+        )
+        return worker.build_trainer(job, Recorder(job, rank=1))
+
+
+@pytest.fixture
+def workshop(
+    tmp_path: Path,
+    config: TrainingConfig,
+    pairs: Path,
+    backbone: Backbone,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Workshop:
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    monkeypatch.setattr(worker, "load_backbone", lambda *_, **__: backbone)
+
+    def keep(metrics: dict, checkpoint: Any, checkpoint_dir_name: str) -> None:
+        shutil.copytree(checkpoint.path, tmp_path / checkpoint_dir_name)
+
+    monkeypatch.setattr(trainer_module.ray.train, "report", keep)
+    changes = {"learning_rate": 1e-2, "log_every": 1, "grid_styles": 0}
+    return Workshop(tmp_path, config.model_copy(update=changes), pairs)
+
+
+def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in trainer.objective.state_dict().items()}
+
+
+def run(trainer: Trainer, first: int, last: int) -> None:
+    for step in range(first, last):
+        trainer.train_step(step)
+
+
+def assert_equal(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> None:
+    assert left.keys() == right.keys()
+    for name, value in left.items():
+        torch.testing.assert_close(right[name], value, rtol=0, atol=1e-6, msg=name)
+
+
+def test_the_loss_falls(workshop: Workshop) -> None:
+    trainer = workshop.build()
+    run(trainer, 0, 20)
+    losses = [entry["train/loss"] for entry in trainer.state.history]
+    assert sum(losses[-3:]) < 0.97 * sum(losses[:3])
+    assert trainer.state.history[0]["optim/grad_norm"] > 0
+
+
+@pytest.mark.parametrize("zero_stage", [0, 2])
+def test_restored_equals_uninterrupted(workshop: Workshop, zero_stage: int) -> None:
+    whole = workshop.build(zero_stage=zero_stage)
+    run(whole, 0, 3)
+    whole.validate(3)
+    whole.checkpoint(3)
+    run(whole, 3, 6)
+
+    resumed = workshop.build(zero_stage=zero_stage)
+    resumed.restore(ray.train.Checkpoint.from_directory(workshop.folder / "step-00000003"))
+    assert resumed.state.step == 3
+    assert resumed.state.resumed_at == [3]
+    assert resumed.state.best_metrics == whole.state.best_metrics
+    run(resumed, 3, 6)
+    assert_equal(weights(whole), weights(resumed))
+    assert_equal(whole.average.state_dict(), resumed.average.state_dict())
+    assert_equal(whole.best, resumed.best)
+
+
+def test_accumulated_gradients_equal_those_of_the_whole_batch(workshop: Workshop) -> None:
+    whole = workshop.build()
+    parts = workshop.build(gradient_accumulation_steps=2)
+    for trainer in (whole, parts):
+        run(trainer, 0, 1)
+    first, second = (trainer.state.history[0] for trainer in (whole, parts))
+    assert second["train/loss"] == pytest.approx(first["train/loss"], rel=1e-5)
+    assert second["optim/grad_norm"] == pytest.approx(first["optim/grad_norm"], rel=1e-3)
+
+
+def test_the_checkpoint_holds_a_predictor_of_the_averaged_weights(workshop: Workshop) -> None:
+    trainer = workshop.build()
+    run(trainer, 0, 2)
+    trainer.checkpoint(2)
+    stored = load_file(workshop.folder / "step-00000002" / "predictor" / "model.safetensors")
+    averages = trainer.average.state_dict()
+    trained = {name: value for name, value in stored.items() if f"predictor.{name}" in averages}
+    assert len(trained) == len(averages)
+    assert_equal({f"predictor.{name}": value for name, value in trained.items()}, averages)
+
+
+def test_the_best_weights_are_kept_when_later_ones_are_worse(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = workshop.build()
+    losses = iter([0.9, 0.5, 0.7])
+    assert trainer.validator is not None
+    monkeypatch.setattr(
+        trainer.validator, "losses", lambda _: {"val/loss_right": next(losses)}, raising=True
+    )
+    for step in range(3):
+        trainer.train_step(step)
+        trainer.validate(step + 1)
+        if step == 1:
+            expected = {name: value.clone() for name, value in trainer.average.state_dict().items()}
+    assert trainer.state.best_step == 2
+    assert_equal(expected, trainer.best)
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_names_the_step(workshop: Workshop) -> None:
+    trainer = workshop.build(learning_rate=1e30, warmup_fraction=0.0)
+    with pytest.raises(TrainingDiverged, match=r"not finite at step [23]; lower"):
+        run(trainer, 0, 5)
+
+
+@pytest.fixture
+def saved(workshop: Workshop) -> Path:
+    trainer = workshop.build()
+    run(trainer, 0, 1)
+    trainer.checkpoint(1)
+    return workshop.folder / "step-00000001"
+
+
+def test_a_damaged_checkpoint_is_not_unpickled(workshop: Workshop, saved: Path) -> None:
+    for path in (saved / "deepspeed").rglob("*.pt"):
+        path.write_bytes(b"cos\nsystem\n(S'true'\ntR.")
+    with pytest.raises(InputError, match="is damaged"):
+        workshop.build().restore(ray.train.Checkpoint.from_directory(saved))
+
+
+def test_a_checkpoint_of_more_workers_is_refused(
+    workshop: Workshop, saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = saved / STATE
+    state.write_text(state.read_text().replace('"world_size": 1', '"world_size": 8'))
+    monkeypatch.setattr(trainer_module.checkpoints, "is_whole", lambda _: True)
+    with pytest.raises(InputError, match="was saved by 8 workers"):
+        workshop.build().restore(ray.train.Checkpoint.from_directory(saved))
