@@ -28,6 +28,9 @@ class FitConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     steps: int = Field(gt=0, description="optimizer steps in all")
+    stop_step: int | None = Field(
+        None, gt=0, description="stop here, before the schedule of ``steps`` has ended"
+    )
     batch_size: int = Field(gt=0, description="samples a step")
     lr: float = Field(gt=0, description="peak learning rate of AdamW, cosine to 2 % of it")
     warmup_steps: int = Field(100, ge=1, description="steps of linear warm-up")
@@ -37,6 +40,10 @@ class FitConfig(BaseModel):
     checkpoint_every: int = Field(250, gt=0, description="steps between checkpoints")
     bf16: bool = Field(True, description="autocast to bfloat16 in the forward pass")
     seed: int = Field(0, description="seed of the order of batches and of noise")
+
+
+def _last_step(config: FitConfig) -> int:
+    return min(config.steps, config.stop_step or config.steps)
 
 
 def learning_rate(step: int, config: FitConfig) -> float:
@@ -110,20 +117,20 @@ def fit(
     state = _State(model, config, folder / f"{name}.state.safetensors")
     if state.path.exists():
         state.restore()
-        logger.info("%s: resumed at step %d of %d", name, state.step, config.steps)
+        logger.info("%s: resumed at step %d of %d", name, state.step, _last_step(config))
     model.train()
-    started, recent = time.monotonic(), []
+    started, recent, last = time.monotonic(), [], _last_step(config)
     with (folder / f"{name}.jsonl").open("a") as history:
-        while state.step < config.steps:
+        while state.step < last:
             recent.append(_step(state, loss_of_batch, config))
-            if state.step % 25 == 0 or state.step == config.steps:
+            if state.step % 25 == 0 or state.step == last:
                 loss, recent = sum(recent) / len(recent), []
                 seconds = round(time.monotonic() - started, 1)
                 line = {"step": state.step, "loss": round(loss, 5), "seconds": seconds}
                 history.write(json.dumps(line) + "\n")
                 history.flush()
-                progress.update(name, state.step, config.steps, f"loss {loss:.4f}")
-            if state.step % config.checkpoint_every == 0 or state.step == config.steps:
+                progress.update(name, state.step, last, f"loss {loss:.4f}")
+            if state.step % config.checkpoint_every == 0 or state.step == last:
                 state.save()
     with torch.no_grad():
         for parameter_name, parameter in model.named_parameters():

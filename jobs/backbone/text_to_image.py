@@ -24,7 +24,12 @@ SIGMA_SHIFT = 2.0
 CAPTION_DROPOUT = 0.1
 
 TRANSFORMER_FIT = FitConfig(
-    steps=4500, batch_size=64, lr=1.5e-3, warmup_steps=200, ema_decay=0.999, checkpoint_every=250
+    steps=4500,
+    stop_step=3000,  # by then a classifier reads every sample
+    batch_size=64,
+    lr=1.5e-3,
+    warmup_steps=200,
+    ema_decay=0.999,
 )
 
 
