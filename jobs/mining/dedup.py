@@ -59,7 +59,7 @@ def drop_near_duplicates(
     close = neighbours.similarity[:, :width] >= config.style_similarity
     first, place = np.nonzero(close & (neighbours.index[:, :width] >= 0))
     second = neighbours.index[first, place]
-    alike = np.einsum("nd,nd->n", content[first], content[second]) >= config.content_similarity
+    alike = np.einsum("md,md->m", content[first], content[second]) >= config.content_similarity
     pairs = [(int(a), int(b)) for a, b in zip(first[alike], second[alike], strict=True)]
     ranked = {(min(rank[a], rank[b]), max(rank[a], rank[b])) for a, b in pairs}
     at_rank = np.argsort(rank)

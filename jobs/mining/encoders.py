@@ -47,8 +47,8 @@ class EncoderEntry:
     min_similarity: float = -1.0
 
 
-# offline-style: on rendered grids 0.1 % of same-style pairs lie under .86, and 99 % of the others
-# under .82.
+# offline-style, on a rendered grid of 150 styles: 99.9 % of the pairs of one style lie above .86,
+# 98.7 % of the others below .8.
 REGISTRY: dict[str, EncoderEntry] = {
     "offline-style": EncoderEntry(
         "style", "jobs.mining.style_descriptor:OfflineStyleEncoder", 192, min_similarity=0.8

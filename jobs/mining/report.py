@@ -170,7 +170,7 @@ def _content_distances(mined: MinedPairs) -> dict[str, float]:
     """Mean content distance (1 - cosine) in pairs, and of any two images of one style."""
     content, edges = mined.content, mined.styles.edges
     chosen = [1 - pair.content_similarity for pair in mined.selection.pairs]
-    cosine = np.einsum("nd,nd->n", content[edges.first], content[edges.second])
+    cosine = np.einsum("md,md->m", content[edges.first], content[edges.second])
     return {
         "pairs": float(np.mean(chosen)) if chosen else 0.0,
         "same_style": float(1 - cosine.mean()) if len(cosine) else 0.0,

@@ -74,30 +74,40 @@ def run_mining(
         return finished
 
     ensure_ray()
-    manifest_uri = storage.join_uri(output_uri, "manifest.json")
-    storage.delete(manifest_uri)
+    storage.delete(storage.join_uri(output_uri, "manifest.json"))
     samples, num_computed = extract_features(config, inputs, output_uri, progress)
     logger.info("%d of %d shards embedded, the others were there", num_computed, len(inputs))
     apply_filters(samples, config.filters)
     drop_copies(samples, config.dedup)
     _require_images(samples, input_uri)
+    if config.cut.min_style_similarity is None:
+        mined = _mine(samples, config, style_entry.min_similarity, progress)
+    else:
+        mined = _mine(samples, config, config.cut.min_style_similarity, progress)
+    return _write(samples, mined, config, inputs, input_hash, output_uri, progress)
 
-    min_similarity = config.cut.min_style_similarity
-    if min_similarity is None:
-        min_similarity = style_entry.min_similarity
-    mined = _mine(samples, config, min_similarity, progress)
+
+def _write(
+    samples: Samples,
+    mined: MinedPairs,
+    config: MiningConfig,
+    inputs: list[InputShard],
+    input_hash: str,
+    output_uri: str,
+    progress: Progress,
+) -> MiningResult:
+    """Write everything, the manifest last."""
     captions = {int(row): _caption(samples, int(row), config) for row in mined.rows}
     records = describe_pairs(
         mined.selection.pairs, mined.rows.tolist(), samples, captions, mined.names, mined.splits
     )
-
     used = {row for record in records for row in (record.target, *record.refs)}
+    counts, drops = count_all(samples, records), drop_counts(samples)
     with ImageSpool() as spool:
         spool.fill(samples, sorted(used | example_rows(mined, config.seed)), config, progress)
         shards = write_pair_shards(records, spool, config.shard_mib, output_uri, progress)
         write_index(records, storage.join_uri(output_uri, "index.parquet"))
         write_samples(samples, mined, used, storage.join_uri(output_uri, "samples.parquet"))
-        counts, drops = count_all(samples, records), drop_counts(samples)
         write_report(
             storage.join_uri(output_uri, "report"),
             samples=samples,
@@ -110,7 +120,7 @@ def run_mining(
             input_hash=input_hash,
         )
     content_hash = write_manifest(
-        manifest_uri,
+        storage.join_uri(output_uri, "manifest.json"),
         config=config,
         inputs=inputs,
         input_hash=input_hash,

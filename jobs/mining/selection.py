@@ -56,7 +56,7 @@ def content_ceiling(content: NDArray[np.float32], quantile: float, seed: int) ->
     rng = np.random.default_rng(seed)
     first, second = rng.integers(len(content), size=(2, _RANDOM_PAIRS))
     differ = first != second
-    cosine = np.einsum("nd,nd->n", content[first[differ]], content[second[differ]])
+    cosine = np.einsum("md,md->m", content[first[differ]], content[second[differ]])
     return float(np.quantile(cosine, quantile)) if len(cosine) else 1.0
 
 
@@ -78,7 +78,7 @@ def select_pairs(
     """
     ceiling = content_ceiling(content, config.content_quantile, seed)
     edges = styles.edges
-    cosine = np.einsum("nd,nd->n", content[edges.first], content[edges.second])
+    cosine = np.einsum("md,md->m", content[edges.first], content[edges.second])
     same_head = np.array(
         [heads[a] == heads[b] != "" for a, b in zip(edges.first, edges.second, strict=True)],
         dtype=bool,

@@ -21,7 +21,8 @@ from jobs.shards import ShardSample, ShardWriter, read_shard
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_cluster")]
 
-NUM_STYLES, IMAGES_A_STYLE = 24, 8
+NUM_STYLES, IMAGES_A_STYLE, NUM_STRAYS = 24, 8, 40
+NUM_IMAGES = NUM_STYLES * IMAGES_A_STYLE + NUM_STRAYS
 CONFIG = MiningConfig.model_validate(
     {
         "split": {"val": 0.1, "test": 0.2, "min_test_styles": 3},
@@ -59,9 +60,16 @@ def hide_labels(source: Path, target: Path) -> None:
 
 @pytest.fixture(scope="module")
 def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Styles of several images, and strays: images whose style nothing else has."""
     folder = tmp_path_factory.mktemp("corpus")
     config = CorpusConfig(num_styles=NUM_STYLES, images_per_style=IMAGES_A_STYLE, seed=11)
     write_corpus(config, str(folder), NullProgress())
+    strays = tmp_path_factory.mktemp("strays")
+    config = CorpusConfig(num_styles=NUM_STRAYS, first_style=500, images_per_style=1, seed=11)
+    write_corpus(config, str(strays), NullProgress())
+    with ShardWriter(str(folder), "strays") as writer:
+        for sample in samples_in(strays):
+            writer.write(f"stray_{sample.key}", sample.members)
     return folder
 
 
@@ -86,8 +94,7 @@ def test_pairs_are_right_though_labels_are_hidden(mined: MiningResult, labelled:
     assert scores.same_content <= 0.02
     images = {s.key: np.asarray(decode_image(s.members["png"])) for s in samples_in(labelled)}
     baselines = baseline_scores(list(images.values()), list(images), labels)
-    assert baselines["random"].precision < 0.1
-    assert baselines["colour histogram"].precision < scores.precision
+    assert max(baseline.precision for baseline in baselines.values()) < scores.precision
 
 
 def test_no_style_crosses_splits(mined: MiningResult) -> None:
@@ -123,7 +130,7 @@ def test_pair_shards_hold_what_the_index_says(mined: MiningResult) -> None:
 def test_report_and_manifest_tell_the_run(mined: MiningResult) -> None:
     manifest = json.loads(Path(mined.manifest_uri).read_text())
     assert manifest["counts"] == mined.counts
-    assert manifest["counts"]["images"] == NUM_STYLES * IMAGES_A_STYLE
+    assert manifest["counts"]["images"] == NUM_IMAGES
     assert manifest["content_hash"] == mined.content_hash
     page = Path(mined.report_uri).read_text()
     assert "data:image/jpeg;base64," in page
@@ -187,7 +194,7 @@ def test_corrupt_samples_are_counted_and_the_rest_is_mined(blind: Path, tmp_path
     assert drops["truncated_shard"] == 1
     assert result.counts["pairs"] > 100
     done, total = recorder.stages["embed"]
-    assert done == total == NUM_STYLES * IMAGES_A_STYLE + 3
+    assert done == total == NUM_IMAGES + 3
 
 
 def test_bad_input_is_named(tmp_path: Path, blind: Path) -> None:

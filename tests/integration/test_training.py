@@ -229,7 +229,7 @@ def kill_after_first_checkpoint(world: World, output: Path) -> str:
             stderr=log,
             start_new_session=True,
         )
-    deadline = time.monotonic() + 450
+    deadline = time.monotonic() + 540
     try:
         while not list(output.glob("checkpoints/*/checkpoint_manager_snapshot.json")):
             assert driver.poll() is None, (world.folder / "driver.log").read_text()
