@@ -11,7 +11,7 @@ def asset_path(name: str) -> Path:
     """Return the path of a shipped model folder.
 
     Args:
-        name: Folder name, e.g. "tiny-zimage", "tiny-predictor" or "tiny-encoder".
+        name: Folder name, e.g. "tiny-zimage" or "tiny-predictor".
 
     Raises:
         InputError: If no asset has that name.

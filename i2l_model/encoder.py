@@ -26,8 +26,8 @@ class EncoderConfig(BaseModel):
 
     path_or_id: str | None = Field(
         None,
-        description="Pretrained SigLIP or fixed-resolution SigLIP2 tower: asset name "
-        "('tiny-encoder'), folder or hub id. None builds a new tower from the sizes below.",
+        description="Pretrained SigLIP or fixed-resolution SigLIP2 tower: folder or hub id. None "
+        "builds a new tower from the sizes below.",
     )
     image_size: int | None = Field(None, ge=1, description="Side of the input in pixels.")
     patch_size: int | None = Field(None, ge=1, description="Side of a patch in pixels.")
