@@ -8,6 +8,7 @@ import json
 import logging
 import shutil
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,11 @@ logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 STATE = "trainer_state.json"
-SNAPSHOT = "checkpoint_manager_snapshot.json"  # Ray Train's list of checkpoints
 DEEPSPEED_FOLDER = "deepspeed"
 DEEPSPEED_TAG = "state"
 _PREFIX = "step-"
+_ATTEMPT = "attempt-"
+_RESUME = "resume"
 
 
 class TrainerState(BaseModel):
@@ -90,55 +92,83 @@ def is_whole(uri: str) -> bool:
     return True
 
 
-def list_checkpoints(experiment_uri: str) -> list[str]:
-    """URIs of all checkpoint folders of a run, newest first, whole or not."""
-    if not storage.exists(experiment_uri):
+def list_checkpoints(run_uri: str) -> list[str]:
+    """URIs of the checkpoints of all attempts of a run, newest step first, whole or not."""
+    if not storage.exists(run_uri):
         return []
-    root = storage.absolute_uri(experiment_uri)
-    names = {uri[len(root) :].lstrip("/").split("/")[0] for uri in storage.list_files(root)}
-    found = sorted((name for name in names if name.startswith(_PREFIX)), reverse=True)
-    return [storage.join_uri(root, name) for name in found]
+    root = storage.absolute_uri(run_uri)
+    found = set()
+    for uri in storage.list_files(root):
+        parts = uri[len(root) :].lstrip("/").split("/")
+        for depth, part in enumerate(parts[:-1]):
+            if part.startswith(_PREFIX):
+                found.add((part, *parts[:depth]))
+                break
+    return [storage.join_uri(root, *above, name) for name, *above in sorted(found, reverse=True)]
 
 
-def newest_whole(experiment_uri: str) -> str | None:
-    """URI of the newest whole checkpoint; damaged newer ones are named in a warning."""
-    for uri in list_checkpoints(experiment_uri):
-        if is_whole(uri):
-            return uri
-        logger.warning("checkpoint %s is not whole and is left out", uri)
-    return None
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One start of a run.
 
-
-def prepare_storage(experiment_uri: str) -> str | None:
-    """Clean up after an interrupted run and return the checkpoint to resume from, if any.
-
-    A crash can leave half a checkpoint, or damage Ray Train's snapshot, which then keeps a run
-    from starting at all. Half checkpoints are deleted. A snapshot that does not end with the
-    newest whole checkpoint is deleted too: the worker then loads that checkpoint itself.
+    Attributes:
+        uri: Folder that only this start writes to.
+        resume_uri: Whole checkpoint to go on from, inside ``uri``; None for a fresh start.
     """
-    newest = newest_whole(experiment_uri)
-    if not storage.exists(experiment_uri):
-        return None
-    if not _snapshot_ends_with(experiment_uri, newest):
-        storage.delete(storage.join_uri(experiment_uri, SNAPSHOT))
-        for uri in list_checkpoints(experiment_uri):
-            if uri != newest:
-                storage.delete(uri)
-    return newest
+
+    uri: str
+    resume_uri: str | None
 
 
-def _snapshot_ends_with(experiment_uri: str, newest: str | None) -> bool:
-    """Whether Ray's snapshot is readable, ends with ``newest`` and names only existing folders."""
+def start_attempt(run_uri: str) -> Attempt:
+    """Open a new folder for a run, with a copy of the newest whole checkpoint of earlier starts.
+
+    When a driver is killed, Ray processes of its start may write and delete checkpoints for some
+    more seconds. Nothing they do reaches the new folder, and the copy is checked after it was made.
+    Earlier folders are deleted once the copy is whole.
+    """
+    run_uri = storage.absolute_uri(run_uri)
+    earlier = _attempts(run_uri)
+    number = 1 + max((int(name.removeprefix(_ATTEMPT)) for name in earlier), default=0)
+    attempt_uri = storage.join_uri(run_uri, f"{_ATTEMPT}{number:04d}")
+    resume_uri = None
+    for uri in list_checkpoints(run_uri):
+        copy = storage.join_uri(attempt_uri, _RESUME, uri.rpartition("/")[2])
+        if _copied_whole(uri, copy):
+            resume_uri = copy
+            break
+        logger.warning("checkpoint %s is not whole and is left out", uri)
+    for name in earlier:
+        _delete_quietly(storage.join_uri(run_uri, name))
+    return Attempt(attempt_uri, resume_uri)
+
+
+def _attempts(run_uri: str) -> list[str]:
+    if not storage.exists(run_uri):
+        return []
+    first = {uri[len(run_uri) :].lstrip("/").split("/")[0] for uri in storage.list_files(run_uri)}
+    return [name for name in first if name.removeprefix(_ATTEMPT).isdigit()]
+
+
+def _copied_whole(uri: str, copy: str) -> bool:
+    """Copy a checkpoint; False, and no copy, unless every listed byte has arrived."""
     try:
-        content = json.loads(storage.read_bytes(storage.join_uri(experiment_uri, SNAPSHOT)))
-        latest = content["latest_checkpoint_result"]["checkpoint_dir_name"]
-        names = [result["checkpoint_dir_name"] for result in content["checkpoint_results"]]
-    except (InputError, ValueError, KeyError, TypeError):
-        return False
-    if newest is None or newest.rpartition("/")[2] != latest:
-        return False
-    existing = {uri.rpartition("/")[2] for uri in list_checkpoints(experiment_uri)}
-    return set(names) <= existing
+        with tempfile.TemporaryDirectory() as scratch:
+            storage.upload_folder(storage.download_folder(uri, scratch), copy)
+        whole = is_whole(copy)
+    except (InputError, OSError):
+        whole = False
+    if not whole:
+        storage.delete(copy)
+    return whole
+
+
+def _delete_quietly(uri: str) -> None:
+    """Delete a folder in which others may still create files; what stays goes at the next start."""
+    try:
+        storage.delete(uri)
+    except OSError as error:
+        logger.warning("%s could not be deleted: %s", uri, error)
 
 
 def read_state(folder: Path) -> TrainerState:

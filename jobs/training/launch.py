@@ -40,10 +40,10 @@ def choose_device(config: TrainingConfig) -> str:
     return device
 
 
-def fit_workers(job: TrainingJob, experiment_uri: str) -> None:
-    """Run the workers to the end; their own errors come out as themselves."""
+def fit_workers(job: TrainingJob, attempt_uri: str) -> None:
+    """Run the workers to the end, checkpoints under ``attempt_uri``; their own errors come out."""
     config = job.config
-    storage_path, _, name = experiment_uri.rpartition("/")
+    storage_path, _, name = attempt_uri.rpartition("/")
     environment = {"OMP_NUM_THREADS": str(config.threads_per_worker)}
     if job.device == "cpu":
         environment["DS_ACCELERATOR"] = "cpu"

@@ -86,8 +86,9 @@ def run_training(
         logger.info("%s holds this training already", output_uri)
         return finished
 
-    experiment_uri = storage.join_uri(output_uri, CHECKPOINTS_FOLDER, origin["key"][:_KEY_LENGTH])
-    resume_uri = checkpoints.prepare_storage(experiment_uri)
+    attempt = checkpoints.start_attempt(
+        storage.join_uri(output_uri, CHECKPOINTS_FOLDER, origin["key"][:_KEY_LENGTH])
+    )
     tracker = _start_run(tracking, config, output_uri, origin)
     ensure_ray()
     job = TrainingJob(
@@ -99,13 +100,13 @@ def run_training(
         key=origin["key"],
         pairs_hash=origin["pairs_hash"],
         init_uri=init_uri,
-        resume_uri=resume_uri,
+        resume_uri=attempt.resume_uri,
         run_id=tracker.run_id,
         origin={**origin, "run_id": tracker.run_id},
     )
     try:
         with ProgressFollower(output_uri, progress or NullProgress()):
-            fit_workers(job, experiment_uri)
+            fit_workers(job, attempt.uri)
         result = _finished(output_uri, job.key)
         assert result is not None, "the workers finished without a predictor"
         _log_result(tracker, job, result)

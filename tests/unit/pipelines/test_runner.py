@@ -1,13 +1,19 @@
+import contextlib
+import os
+import signal
+import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from jobs.progress import NullProgress
 from pipelines.markers import Marker
+from pipelines.recipe import Recipe
 from pipelines.refusals import Refused
 from pipelines.runner import Check, Step, StepRunner
+from pipelines.steps import StepContext
 from pipelines.workspace import Workspace
 
 
@@ -41,8 +47,8 @@ class Recorder:
 def make_runner(root: Path, **settings: Any) -> StepRunner:
     workspace = Workspace(root)
     workspace.create()
-    context = SimpleNamespace(recipe=FakeRecipe(**settings), workspace=workspace, outputs={})
-    return StepRunner(context, Recorder())  # type: ignore[arg-type]
+    recipe = cast(Recipe, FakeRecipe(**settings))
+    return StepRunner(StepContext(recipe, workspace, NullProgress()), Recorder())
 
 
 def lines(runner: StepRunner) -> list[str]:
@@ -154,3 +160,48 @@ def test_the_first_problem_counts(tmp_path: Path) -> None:
         with pytest.raises(OSError, match=r"first|second"):
             runner.run(Step(name, action))
     assert str(runner.problem) == "first"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_a_step_even_if_a_library_swallows_it(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    def work(context: Any) -> dict[str, Any]:
+        with contextlib.suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), number)
+            time.sleep(5)
+        for done in range(100):
+            context.progress.update("work", done)
+        return {"content": "all done"}
+
+    before = signal.getsignal(number)
+    runner = make_runner(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        runner.run(Step("work", work))
+    assert signal.getsignal(number) == before
+    assert isinstance(runner.problem, KeyboardInterrupt)
+
+
+def test_a_library_that_takes_the_handler_loses_it_with_the_next_progress(tmp_path: Path) -> None:
+    def work(context: Any) -> dict[str, Any]:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        context.progress.update("work", 0)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+        return {"content": "all done"}
+
+    with pytest.raises(KeyboardInterrupt):
+        make_runner(tmp_path).run(Step("work", work))
+
+
+def test_a_signal_that_comes_too_late_leaves_the_step_finished(tmp_path: Path) -> None:
+    def work(context: Any) -> dict[str, Any]:
+        with contextlib.suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(5)
+        return {"content": "all done"}
+
+    step = Step("work", work)
+    with pytest.raises(KeyboardInterrupt):
+        make_runner(tmp_path).run(step)
+    assert make_runner(tmp_path).done(step)

@@ -1,11 +1,11 @@
-import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from i2l_model.errors import InputError
 from jobs.training import checkpoints
-from jobs.training.checkpoints import SNAPSHOT, TrainerState, is_whole, newest_whole
+from jobs.training.checkpoints import TrainerState, is_whole
 
 pytestmark = pytest.mark.usefixtures("process_group")
 
@@ -18,14 +18,6 @@ def save(experiment: Path, step: int) -> Path:
     checkpoints.write_state(folder, state)
     checkpoints.write_manifest(folder)
     return folder
-
-
-def write_snapshot(experiment: Path, *steps: int) -> Path:
-    names = [{"checkpoint_dir_name": checkpoints.checkpoint_name(step)} for step in steps]
-    path = experiment / SNAPSHOT
-    content = {"checkpoint_results": names, "latest_checkpoint_result": names[-1]}
-    path.write_text(json.dumps(content))
-    return path
 
 
 def test_a_saved_checkpoint_is_whole_and_reads_back(tmp_path: Path) -> None:
@@ -51,47 +43,48 @@ def test_damage_is_noticed(tmp_path: Path, damage: str) -> None:
     assert not is_whole(str(folder))
 
 
-def test_the_newest_whole_checkpoint_is_found_behind_a_damaged_one(tmp_path: Path) -> None:
-    save(tmp_path, 5)
-    whole = save(tmp_path, 10)
-    (save(tmp_path, 15) / "deepspeed" / "weights.pt").unlink()
-    assert newest_whole(str(tmp_path)) == str(whole)
+def test_a_new_start_gets_a_copy_of_the_newest_whole_checkpoint(tmp_path: Path) -> None:
+    first = checkpoints.start_attempt(str(tmp_path / "run"))
+    assert first.resume_uri is None
+    save(Path(first.uri), 5)
+    newest = save(Path(first.uri), 10)
+    expected = (newest / "deepspeed" / "weights.pt").read_bytes()
+    second = checkpoints.start_attempt(str(tmp_path / "run"))
+    assert second.uri != first.uri
+    assert second.resume_uri is not None
+    assert second.resume_uri.startswith(second.uri)
+    assert checkpoints.read_state(Path(second.resume_uri)).step == 10
+    assert (Path(second.resume_uri) / "deepspeed" / "weights.pt").read_bytes() == expected
+    assert not Path(first.uri).exists()
 
 
-def test_an_intact_run_is_left_alone(tmp_path: Path) -> None:
-    save(tmp_path, 5)
-    newest = save(tmp_path, 10)
-    snapshot = write_snapshot(tmp_path, 5, 10)
-    assert checkpoints.prepare_storage(str(tmp_path)) == str(newest)
-    assert snapshot.exists()
-    assert len(checkpoints.list_checkpoints(str(tmp_path))) == 2
+def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path) -> None:
+    first = checkpoints.start_attempt(str(tmp_path / "run"))
+    save(Path(first.uri), 5)
+    (save(Path(first.uri), 10) / "deepspeed" / "weights.pt").unlink()
+    second = checkpoints.start_attempt(str(tmp_path / "run"))
+    assert second.resume_uri is not None
+    assert checkpoints.read_state(Path(second.resume_uri)).step == 5
+    assert checkpoints.list_checkpoints(str(tmp_path / "run")) == [second.resume_uri]
 
 
-def test_half_a_checkpoint_and_its_snapshot_entry_are_removed(tmp_path: Path) -> None:
-    whole = save(tmp_path, 5)
-    (save(tmp_path, 10) / "deepspeed" / "weights.pt").unlink()
-    snapshot = write_snapshot(tmp_path, 5, 10)
-    assert checkpoints.prepare_storage(str(tmp_path)) == str(whole)
-    assert not snapshot.exists()
-    assert checkpoints.list_checkpoints(str(tmp_path)) == [str(whole)]
+def test_a_start_killed_before_its_first_checkpoint_loses_nothing(tmp_path: Path) -> None:
+    first = checkpoints.start_attempt(str(tmp_path / "run"))
+    save(Path(first.uri), 5)
+    checkpoints.start_attempt(str(tmp_path / "run"))
+    third = checkpoints.start_attempt(str(tmp_path / "run"))
+    assert third.resume_uri is not None
+    assert checkpoints.read_state(Path(third.resume_uri)).step == 5
 
 
-def test_a_torn_snapshot_does_not_keep_the_run_from_resuming(tmp_path: Path) -> None:
-    whole = save(tmp_path, 5)
-    write_snapshot(tmp_path, 5).write_text('{"checkpoint_res')
-    assert checkpoints.prepare_storage(str(tmp_path)) == str(whole)
-    assert not (tmp_path / SNAPSHOT).exists()
-
-
-def test_a_snapshot_that_names_a_lost_checkpoint_is_removed(tmp_path: Path) -> None:
-    whole = save(tmp_path, 10)
-    snapshot = write_snapshot(tmp_path, 5, 10)
-    assert checkpoints.prepare_storage(str(tmp_path)) == str(whole)
-    assert not snapshot.exists()
-
-
-def test_a_new_run_has_nothing_to_resume(tmp_path: Path) -> None:
-    assert checkpoints.prepare_storage(str(tmp_path / "new")) is None
+def test_late_writes_of_a_killed_start_do_not_reach_the_new_one(tmp_path: Path) -> None:
+    first = checkpoints.start_attempt(str(tmp_path / "run"))
+    save(Path(first.uri), 5)
+    second = checkpoints.start_attempt(str(tmp_path / "run"))
+    save(Path(first.uri), 6)
+    shutil.rmtree(Path(first.uri))
+    assert second.resume_uri is not None
+    assert is_whole(second.resume_uri)
 
 
 def test_a_state_of_another_version_is_an_input_error(tmp_path: Path) -> None:
