@@ -1,7 +1,6 @@
 """How far a job is: a bar on a terminal, one line an interval in a log."""
 
 import logging
-import sys
 import time
 from typing import Protocol
 
@@ -105,8 +104,3 @@ class RichProgress:
     def close(self) -> None:
         """Leave the bars as they are and give the terminal back."""
         self._bars.stop()
-
-
-def make_progress(*, interval_s: float = 15.0) -> Progress:
-    """Return bars when standard error is a terminal, else log lines every ``interval_s``."""
-    return RichProgress() if sys.stderr.isatty() else LogProgress(interval_s)

@@ -54,6 +54,12 @@ def bytes_hash(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def predictor_hash(uri: str) -> str:
+    """Hash of what a predictor folder predicts with: config.json and model.safetensors."""
+    files = ("config.json", "model.safetensors")
+    return json_hash([file_hash(storage.join_uri(uri, name)) for name in files])
+
+
 def file_hash(uri: str) -> str:
     """sha256 of a file's bytes, streamed.
 

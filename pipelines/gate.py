@@ -22,11 +22,13 @@ class Judgement:
     Attributes:
         version: The version that was judged.
         champion: The champion it was compared with; None when there is none yet.
+        champion_before: Number of the version that was champion then; 0 when none was.
         decision: All checks with their values and bounds.
     """
 
     version: "PredictorVersion"
     champion: "PredictorVersion | None"
+    champion_before: int
     decision: "GateDecision"
 
     @property
@@ -59,11 +61,12 @@ def judge(
 
     target = registry.get(name, version) if version else registry.get_by_alias(name, CANDIDATE)
     champion = registry.find_by_alias(name, CHAMPION)
-    if champion is not None and champion.version == target.version:
+    champion_before = champion.version if champion else 0
+    if champion_before == target.version:
         champion = None
     champion_report = read_report(registry, champion) if champion else None
     decision = decide(read_report(registry, target), config, champion_report)
-    return Judgement(target, champion, decision)
+    return Judgement(target, champion, champion_before, decision)
 
 
 def promote_judged(registry: "ModelRegistry", judgement: Judgement) -> "PredictorVersion":
@@ -75,8 +78,7 @@ def promote_judged(registry: "ModelRegistry", judgement: Judgement) -> "Predicto
     from jobs.registry.promotion import PromotionRefused, promote
 
     judgement.check()
-    version, champion = judgement.version, judgement.champion
-    expected = champion.version if champion else None
+    version, expected = judgement.version, judgement.champion_before
     try:
         return promote(registry, version.name, version.version, judgement.decision, expected)
     except PromotionRefused as error:

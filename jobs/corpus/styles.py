@@ -5,7 +5,7 @@ Kinds: palette, background, outline, fill texture, shading, edge roughness, medi
 (the canvas is 2 wide), frequencies in cycles per canvas, angles in radians.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -132,8 +132,3 @@ def sample_style(style_id: int, seed: int) -> Style:
         grain_frequency=float(rng.uniform(14, 30)),
         softness=float(rng.choice([0.0, rng.uniform(0.02, 0.05)], p=[0.7, 0.3])),
     )
-
-
-def style_parameters(style: Style) -> dict[str, object]:
-    """The style as a JSON-ready dict, in field order."""
-    return {field.name: getattr(style, field.name) for field in fields(style)}

@@ -77,14 +77,15 @@ def read_test_images(
 ) -> TestImages:
     """Images of up to four times `num_styles` test styles.
 
-    Images whose key also serves a training pair are dropped, and so are styles which the labels
-    show in the training split: a mined component need not hold the whole of a style.
+    Images whose key also serves a pair of the train or val split are dropped, and so are styles
+    which the labels show there: a mined component need not hold the whole of a style, and val pairs
+    chose the weights.
 
     Raises:
         InputError: If the index or the test shards are missing.
     """
     index = _read_index(pairs_uri)
-    train_keys = _keys_of_split(index, "train")
+    used_keys = _keys_of_split(index, "train") | _keys_of_split(index, "val")
     styles = sorted(
         {row["style_id"] for row in index if row["split"] == "test"},
         key=lambda style: stable_order(seed, "style", style),
@@ -100,15 +101,15 @@ def read_test_images(
             continue
         num_pairs[style] = num_pairs.get(style, 0) + 1
         for image in _images(sample, record):
-            if image.key in train_keys:
+            if image.key in used_keys:
                 shared.add(image.key)
                 continue
             name = image.label.style if image.label else style
             found.setdefault(name, {}).setdefault(image.key, image)
-    seen = _seen_in_training(pairs_uri, found)
+    seen = _seen_before(pairs_uri, found)
     if shared or seen:
         logger.warning(
-            "left out %d images and %d styles that the training split shows",
+            "left out %d images and %d styles that the train or val split shows",
             len(shared),
             len(seen),
         )
@@ -176,17 +177,18 @@ def _images(sample: shards.ShardSample, record: Mapping[str, Any]) -> Iterator[L
     )
 
 
-def _seen_in_training(pairs_uri: str, found: Mapping[str, Mapping[str, LabelledImage]]) -> set[str]:
-    """Labelled test styles that also occur in the training shards."""
+def _seen_before(pairs_uri: str, found: Mapping[str, Mapping[str, LabelledImage]]) -> set[str]:
+    """Labelled test styles that also occur in the train or val shards."""
     if not any(image.label for images in found.values() for image in images.values()):
         return set()
-    if not storage.exists(storage.join_uri(pairs_uri, "shards", "train")):
-        return set()
     seen: set[str] = set()
-    for sample in _read_split(pairs_uri, "train"):
-        record = _record(sample)
-        for meta in (record["target_meta"], *record["ref_metas"]):
-            label = grid_label(meta)
-            if label is not None:
-                seen.add(label.style)
+    for split in ("train", "val"):
+        if not storage.exists(storage.join_uri(pairs_uri, "shards", split)):
+            continue
+        for sample in _read_split(pairs_uri, split):
+            record = _record(sample)
+            for meta in (record["target_meta"], *record["ref_metas"]):
+                label = grid_label(meta)
+                if label is not None:
+                    seen.add(label.style)
     return seen & set(found)

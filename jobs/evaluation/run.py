@@ -19,7 +19,14 @@ from jobs.evaluation.schema import REPORT_SCHEMA
 from jobs.evaluation.summary import Summary
 from jobs.evaluation.workers import Work, run_chunks
 from jobs.progress import NullProgress, Progress
-from jobs.provenance import config_hash, environment_versions, file_hash, git_sha, json_hash
+from jobs.provenance import (
+    config_hash,
+    environment_versions,
+    file_hash,
+    git_sha,
+    json_hash,
+    predictor_hash,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -150,7 +157,7 @@ def _describe_predictor(predictor_uri: str) -> dict[str, Any]:
             )
     described: dict[str, Any] = {
         "uri": predictor_uri,
-        "hash": json_hash([file_hash(uri) for uri in uris]),
+        "hash": predictor_hash(predictor_uri),
         "config": json.loads(storage.read_bytes(uris[0])),
         "provenance": None,
     }

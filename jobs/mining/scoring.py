@@ -13,7 +13,7 @@ Definitions:
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -46,10 +46,6 @@ class PairScores:
     image_recall: float
     same_content: float
     split_leak: float
-
-    def as_dict(self) -> dict[str, float]:
-        """The scores by name."""
-        return asdict(self)
 
 
 def read_labels(input_uri: str) -> dict[str, Label]:

@@ -83,8 +83,10 @@ def _stage(folder: Path, predictor_uri: str, report_uri: str, samples_uri: str |
         if not storage.exists(storage.join_uri(predictor_uri, file)):
             fix = "name the predictor folder that i2l train wrote"
             raise InputError("predictor", predictor_uri, f"has no {file}", fix)
-    if not storage.exists(report_uri) or not report_uri.endswith(".json"):
-        raise InputError("report", report_uri, "is no report.json", "run i2l evaluate first")
+    if not report_uri.endswith(".json"):  # the folder that i2l evaluate wrote
+        report_uri = storage.join_uri(report_uri, "report.json")
+    if not storage.exists(report_uri):
+        raise InputError("report", report_uri, "does not exist", "run i2l evaluate first")
     report_folder = report_uri.rpartition("/")[0] or "."
     samples_uri = samples_uri or storage.join_uri(report_folder, "samples")
     storage.download_folder(predictor_uri, folder / "predictor")
@@ -101,6 +103,10 @@ def _stage(folder: Path, predictor_uri: str, report_uri: str, samples_uri: str |
     if report.get("backbone") not in (None, config["backbone"]):
         fix = f"evaluate the predictor on {config['backbone']}"
         raise InputError("report", report_uri, f"is about backbone {report['backbone']}", fix)
+    judged = (report.get("predictor") or {}).get("hash")
+    if judged != provenance.predictor_hash(str(folder / "predictor")):
+        fix = "evaluate this predictor and give that report"
+        raise InputError("report", report_uri, "is about another predictor", fix)
     return _Staged(
         folder=folder,
         config=config,

@@ -213,12 +213,6 @@ class Tracker:
             raise InputError("tracking.experiment", name, "is deleted", fix)
         return str(experiment.experiment_id)
 
-    def set_tags(self, tags: Mapping[str, str]) -> None:
-        """Set tags of the run."""
-        with mlflow_errors(self.config.uri):
-            for key, value in tags.items():
-                self._client.set_tag(self.run_id, key, value)
-
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Record parameters; nested mappings get dotted names, long values are cut."""
         from mlflow.entities import Param

@@ -81,3 +81,10 @@ def test_an_empty_report_is_refused_with_reasons() -> None:
 def test_a_version_without_report_is_named() -> None:
     with pytest.raises(InputError, match=r"models:/m/3.*has no readable report"):
         judge(registry(), "m", 3, GateConfig())
+
+
+@pytest.mark.parametrize(
+    ("aliases", "before"), [({}, 0), ({"champion": 1}, 1), ({"champion": 2}, 2)]
+)
+def test_the_champion_of_the_moment_is_remembered(aliases: dict[str, int], before: int) -> None:
+    assert judge(registry(**aliases), "m", 2, GateConfig()).champion_before == before

@@ -1,4 +1,3 @@
-import json
 from pathlib import Path
 
 import pytest
@@ -37,7 +36,7 @@ def test_registering_the_same_again_gives_the_same_version(
     second = register_version(tracking, str(made.predictor), str(made.report))
     assert second == first
     assert len(registry.list_versions("i2l-again")) == 1
-    made.report.write_text(json.dumps({"backbone": "again", "num_styles": 7}))
+    made.write_report({"backbone": "again", "num_styles": 7})
     third = register_version(tracking, str(made.predictor), str(made.report))
     assert (third.version, third.aliases) == (2, ("candidate",))
 
@@ -47,7 +46,7 @@ def test_registering_the_same_again_gives_the_same_version(
     [
         ("predictor/model.safetensors", "has no model.safetensors"),
         ("predictor/provenance.json", "has no provenance.json"),
-        ("report/report.json", "is no report.json"),
+        ("report/report.json", "does not exist"),
         ("report/samples/images/style-0.png", r"holds no images/\*\.png"),
         ("report/samples/loras/style-0.safetensors", r"holds no loras/\*\.safetensors"),
     ],
@@ -66,6 +65,20 @@ def test_a_report_about_another_backbone_is_refused(
     tracking: TrackingConfig, tmp_path: Path
 ) -> None:
     made = Artefacts(tmp_path, "mine")
-    made.report.write_text(json.dumps({"backbone": "another"}))
+    made.write_report({"backbone": "another"})
     with pytest.raises(InputError, match="is about backbone another"):
         register_version(tracking, str(made.predictor), str(made.report))
+
+
+def test_a_report_about_another_predictor_is_refused(
+    tmp_path: Path, tracking: TrackingConfig
+) -> None:
+    good, bad = (Artefacts(tmp_path / name, "a", value) for name, value in (("g", 1.0), ("b", 2.0)))
+    with pytest.raises(InputError, match="is about another predictor"):
+        register_version(tracking, str(bad.predictor), str(good.report))
+
+
+def test_the_folder_of_a_report_may_be_named(tmp_path: Path, tracking: TrackingConfig) -> None:
+    made = Artefacts(tmp_path / "made", "a")
+    version = register_version(tracking, str(made.predictor), str(made.report.parent))
+    assert version == register_version(tracking, str(made.predictor), str(made.report))
