@@ -75,7 +75,7 @@ class ConsoleDisplay:
     def judged(self, check: Check, reasons: Sequence[str]) -> None:
         """Tick the check off, or say that it refuses."""
         if reasons:
-            self._line("[red]✗[/red]", check.name, f"refuses, {len(reasons)} reasons")
+            self._line("[red]✗[/red]", check.name, "refuses")
         else:
             self._line("[green]✓[/green]", check.name, "passed")
 

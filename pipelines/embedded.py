@@ -29,6 +29,7 @@ compute_logs:
   module: dagster._core.storage.noop_compute_log_manager
   class: NoOpComputeLogManager
 """
+_INTERRUPTS = (KeyboardInterrupt, SystemExit, dg.DagsterExecutionInterruptedError)
 _RUN_CONFIG = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
@@ -91,7 +92,19 @@ def _materialize(runner: StepRunner, workspace: Workspace) -> None:
             raise_on_error=False,
         )
     if runner.problem is not None:
+        if _was_interrupted(runner.problem):
+            raise KeyboardInterrupt from runner.problem
         raise runner.problem
+
+
+def _was_interrupted(problem: BaseException) -> bool:
+    """Whether a signal stopped the step; Dagster, Ray and Ray Train each turn it into their own."""
+    error: BaseException | None = problem
+    while error is not None:
+        if isinstance(error, _INTERRUPTS):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 @contextmanager

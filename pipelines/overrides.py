@@ -21,7 +21,7 @@ def apply_overrides(settings: Mapping[str, Any], overrides: Sequence[str]) -> di
 
     Args:
         settings: Nested settings as read from a recipe. They are not changed.
-        overrides: Items such as "training.num_steps=200".
+        overrides: Items such as "training.steps=200".
 
     Raises:
         InputError: If an item has no "=", an empty key, a value that is no YAML, or a key which
@@ -49,7 +49,7 @@ def validation_problem(
     first = details[0]
     names = [str(part) for part in first["loc"]]
     field = ".".join([*([prefix] if prefix else []), *names]) or model.__name__
-    more = f" ({len(details) - 1} more problems)" if len(details) > 1 else ""
+    more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
     kind = first["type"]
     if kind == "missing":
         return InputError(field, "missing", f"is required{more}", f"add it to {source}")
@@ -59,7 +59,7 @@ def validation_problem(
     problem = _sentence(first["msg"])
     own = _OWN_MESSAGE.fullmatch(problem) if isinstance(first["input"], dict) else None
     if own:  # a check across settings, which already names field, value and fix
-        name = ".".join([field, own["name"]]) if names else own["name"]
+        name = f"{field}.{own['name']}" if names or prefix else own["name"]
         return InputError(name, own["value"], f"{own['problem']}{more}", own["fix"])
     value = "these settings" if isinstance(first["input"], dict) else first["input"]
     about = _description(model, names)

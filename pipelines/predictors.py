@@ -7,9 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydantic import ValidationError
+
 from i2l_model.assets import asset_path, available_assets
 from i2l_model.errors import InputError
 from jobs.training.config import PredictorOptions, TrainingConfig
+from pipelines.overrides import validation_problem
 
 if TYPE_CHECKING:
     from jobs.registry.tracking import TrackingConfig
@@ -80,7 +83,7 @@ def warm_started(
         warm_start: Name of a shipped predictor, folder, URI or models:/ URI; None starts anew.
 
     Raises:
-        InputError: If there is no such predictor.
+        InputError: If there is no such predictor, or it does not fit the other settings.
     """
     if warm_start is None or warm_start.startswith("models:/"):
         return config, warm_start
@@ -95,7 +98,10 @@ def warm_started(
     sizes = {name: stored[name] for name in PredictorOptions.model_fields if name in stored}
     predictor = {**config.predictor.model_dump(), **sizes}
     settings = {**config.model_dump(), "predictor": predictor}
-    return TrainingConfig.model_validate(settings), place
+    try:
+        return TrainingConfig.model_validate(settings), place
+    except ValidationError as error:
+        raise validation_problem(error, TrainingConfig, "the recipe", "training") from None
 
 
 def _checked(folder: Path, name: str) -> Path:

@@ -3,9 +3,10 @@
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from pipelines.interrupts import CheckedProgress, Interrupts
 from pipelines.markers import Marker, Markers, StepKey, fingerprint
 from pipelines.refusals import Refused
 from pipelines.steps import Outputs, StepContext
@@ -99,7 +100,9 @@ class StepRunner:
     """
 
     def __init__(self, context: StepContext, display: Display) -> None:
-        self.context = context
+        self._interrupts = Interrupts()
+        progress = CheckedProgress(context.progress, self._interrupts)
+        self.context = replace(context, progress=progress)
         self.problem: BaseException | None = None
         self._display = display
         self._markers = Markers(context.workspace.state, context.workspace.archive)
@@ -146,12 +149,15 @@ class StepRunner:
         logger.info("step %s starts", step.name)
         self._markers.begin(step.name, key, folder, replaces=step.replaces)
         start = time.monotonic()
-        outputs = step.run(self.context)
+        with self._interrupts.raised():
+            outputs = step.run(self.context)
         marker = Marker(key, outputs, round(time.monotonic() - start, 1))
         self._markers.finish(step.name, marker)
         self.context.outputs[step.name] = outputs
         logger.info("step %s took %.1f s", step.name, marker.seconds)
         self._display.finished(step, marker, reused=False)
+        if self._interrupts.received:  # it came too late to stop the step
+            raise KeyboardInterrupt
         return marker
 
     def _fail(self, name: str, error: BaseException) -> None:

@@ -58,7 +58,7 @@ def add_commands(app: typer.Typer) -> None:
     )(predict)
     app.command(
         rich_help_panel=panel,
-        epilog='Examples: i2l generate --prompt "a red house" --ref a.png b.png --output pictures, '
+        epilog='Examples: i2l generate --prompt "a house" --ref a.png b.png --output pictures, '
         'i2l generate --prompt "a cat" --lora style.safetensors --output pictures --seed 7',
     )(generate)
 

@@ -70,6 +70,8 @@ def run(arguments: Sequence[str]) -> int:
             raise
         log_file = str(session.log_file) if session.log_file else None
         return failures.report(error, command=name, debug=session.debug, log_file=log_file)
+    if code == failures.INTERRUPTED:  # the parser catches the signal before it gets here
+        return failures.report(KeyboardInterrupt(), command=name, debug=False, log_file=None)
     return code if isinstance(code, int) else failures.OK
 
 

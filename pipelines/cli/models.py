@@ -29,7 +29,7 @@ def add_commands(app: typer.Typer) -> None:
     app.command(
         rich_help_panel=panel,
         epilog="Example: i2l train --pairs pairs --output training "
-        "--set training.num_steps=200 --set training.num_workers=1",
+        "--set training.steps=200 --set training.num_workers=1",
     )(train)
     app.command(
         rich_help_panel=panel,

@@ -31,7 +31,7 @@ SetOption = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Change one setting, e.g. --set training.num_steps=200. Repeatable.",
+        help="Change one setting, e.g. --set training.steps=200. Repeatable.",
         rich_help_panel="Settings",
     ),
 ]

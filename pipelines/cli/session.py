@@ -28,6 +28,7 @@ _ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
 }
 _OWN_PACKAGES = ("i2l_model", "jobs", "pipelines")
+_CHATTY_LIBRARIES = ("alembic", "faiss", "httpx", "urllib3")
 _PROGRESS_LOGGER = "jobs.progress"
 
 
@@ -100,6 +101,8 @@ class Session:
         logging.basicConfig(level=logging.INFO, handlers=[short, full], force=True)
         for name in _OWN_PACKAGES:
             logging.getLogger(name).setLevel(logging.DEBUG if self.debug else logging.INFO)
+        for name in _CHATTY_LIBRARIES:
+            logging.getLogger(name).setLevel(logging.WARNING)
         logging.captureWarnings(True)
 
 

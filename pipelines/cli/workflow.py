@@ -69,6 +69,6 @@ def _say_where_to_look(result: "WorkflowResult", place: "Workspace") -> None:
     typer.echo(f"Champion: {champion['content']}")
     typer.echo("Try:")
     typer.echo(
-        f'  i2l generate --prompt "a red house" --ref IMAGE --output pictures '
+        f'  i2l generate --prompt "a house" --ref IMAGE --output pictures '
         f"--predictor {name} --workspace {place.root}"
     )

@@ -86,4 +86,4 @@ def test_a_check_across_settings_keeps_its_own_words() -> None:
 
 
 def test_further_problems_are_counted() -> None:
-    assert "(1 more problems)" in problem_of({"inner": {"steps": "many"}})
+    assert "(and 1 more)" in problem_of({"inner": {"steps": "many"}})

@@ -1,0 +1,74 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from i2l_model.errors import InputError
+from jobs.registry.tracking import TrackingConfig
+from jobs.training.config import TrainingConfig
+from pipelines.predictors import local_predictor, warm_started
+
+TRACKING = TrackingConfig(uri="sqlite:////no/such/mlflow.db")
+
+
+def test_a_warm_start_takes_the_sizes_of_its_predictor(predictor_folder: Path) -> None:
+    before = TrainingConfig(steps=7, max_refs=2)
+    config, place = warm_started(before, str(predictor_folder))
+    stored = json.loads((predictor_folder / "config.json").read_text())
+    assert place == str(predictor_folder)
+    assert config.steps == 7
+    assert config.predictor.rank == stored["rank"] != before.predictor.rank
+    assert config.predictor.dim == stored["dim"]
+    assert config.predictor.encoder.hidden_size == stored["encoder"]["hidden_size"]
+
+
+def test_settings_that_do_not_fit_the_predictor_are_named(predictor_folder: Path) -> None:
+    with pytest.raises(
+        InputError, match=r"training\.max_refs \(4\) must be <= predictor\.max_refs"
+    ):
+        warm_started(TrainingConfig(max_refs=4), str(predictor_folder))
+
+
+@pytest.mark.parametrize("warm_start", [None, "models:/i2l-x@champion"])
+def test_other_starts_leave_the_settings_alone(warm_start: str | None) -> None:
+    assert warm_started(TrainingConfig(), warm_start) == (TrainingConfig(), warm_start)
+
+
+def test_a_warm_start_from_nowhere_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"warm_start .*nothing.* has no config.json"):
+        warm_started(TrainingConfig(), str(tmp_path / "nothing"))
+
+
+def test_a_local_predictor_is_used_in_place(predictor_folder: Path) -> None:
+    with local_predictor(str(predictor_folder), TRACKING) as folder:
+        assert folder == predictor_folder
+
+
+def test_the_shipped_predictor_is_the_default(
+    predictor_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.predictors.asset_path", {"tiny-predictor": predictor_folder}.get)
+    with local_predictor(None, TRACKING) as folder:
+        assert folder == predictor_folder
+
+
+def test_a_registry_that_does_not_exist_is_not_made() -> None:
+    with (
+        pytest.raises(InputError, match="has no registry"),
+        local_predictor("models:/i2l-x@champion", TRACKING),
+    ):
+        pass
+    assert not Path("/no").exists()
+
+
+@pytest.mark.parametrize("missing", ["config.json", "model.safetensors"])
+def test_a_folder_without_a_file_is_no_predictor(
+    missing: str, predictor_folder: Path, tmp_path: Path
+) -> None:
+    for name in {"config.json", "model.safetensors"} - {missing}:
+        (tmp_path / name).write_bytes((predictor_folder / name).read_bytes())
+    with (
+        pytest.raises(InputError, match=f"has no {missing}"),
+        local_predictor(str(tmp_path), TRACKING),
+    ):
+        pass
