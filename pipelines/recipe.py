@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any, Self
 
 import yaml
-from jobs.corpus.pack import PackConfig
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from i2l_model.errors import InputError
+from jobs.corpus.pack import PackConfig
 from jobs.corpus.stylegrid import CorpusConfig
 from jobs.evaluation.config import EvaluationConfig, GateConfig
 from jobs.mining.config import MiningConfig
