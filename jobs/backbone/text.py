@@ -1,5 +1,7 @@
 """The tiny text side: a byte-level BPE tokenizer and a small Qwen3, both for stylegrid captions."""
 
+import json
+
 import numpy as np
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
@@ -50,8 +52,6 @@ def build_tokenizer() -> Qwen2Tokenizer:
     )
     turns = [f"user\n{text}" for text in _caption_corpus()] + ["assistant\n"] * 10
     trained.train_from_iterator(turns, trainer)
-    import json
-
     model = json.loads(trained.to_str())["model"]
     return Qwen2Tokenizer(
         vocab=model["vocab"],
