@@ -1,4 +1,4 @@
-"""Trains and checks the shipped tiny models: backbone and content classifier."""
+"""Trains and checks the shipped tiny models: reference encoder, backbone, content classifier."""
 
 import json
 import logging
@@ -16,6 +16,7 @@ from i2l_model.backbones import load_backbone
 from i2l_model.generation import generate
 from jobs.backbone.classifier import CLASSIFIER_FIT, accuracy, save_classifier, train_classifier
 from jobs.backbone.dataset import RenderedImages, rendered_images
+from jobs.backbone.encoder import ENCODER_FIT, save_encoder, train_encoder
 from jobs.backbone.fitting import FitConfig
 from jobs.backbone.text_to_image import TRANSFORMER_FIT, train_text_to_image
 from jobs.backbone.vae import VAE_FIT, train_vae
@@ -39,6 +40,7 @@ class BackboneConfig(BaseModel):
     num_images: int = Field(40_000, ge=1, description="rendered training images")
     num_test_images: int = Field(2_000, ge=1, description="images of other styles, for the check")
     seed: int = Field(0, ge=0, description="seed of the style space that the models see")
+    encoder: FitConfig = Field(ENCODER_FIT, description="fit of the reference encoder")
     vae: FitConfig = Field(VAE_FIT, description="fit of the VAE")
     transformer: FitConfig = Field(TRANSFORMER_FIT, description="fit of transformer and text")
     classifier: FitConfig = Field(CLASSIFIER_FIT, description="fit of the content classifier")
@@ -64,9 +66,8 @@ def run_backbone(config: BackboneConfig, output: Path, progress: Progress) -> Ba
     curve and ``check.json``.
     """
     work, started = output / "work", time.monotonic()
-    data = rendered_images(
-        work / "data", config.num_images, seed=config.seed, size=IMAGE_SIZE, progress=progress
-    )
+    run_encoder(config, output, progress)
+    data = _training_images(config, work, progress)
     held_out = rendered_images(
         work / "data",
         config.num_test_images,
@@ -83,6 +84,20 @@ def run_backbone(config: BackboneConfig, output: Path, progress: Progress) -> Ba
         ContentClassifier(network, CONTENT_NAMES),
         accuracy(network, held_out),
         time.monotonic() - started,
+    )
+
+
+def run_encoder(config: BackboneConfig, output: Path, progress: Progress) -> Path:
+    """Trains the reference encoder alone, resumably; returns its folder."""
+    work, folder = output / "work", output / "tiny-encoder"
+    data = _training_images(config, work, progress)
+    save_encoder(train_encoder(data, work, progress, config.encoder), folder)
+    return folder
+
+
+def _training_images(config: BackboneConfig, work: Path, progress: Progress) -> RenderedImages:
+    return rendered_images(
+        work / "data", config.num_images, seed=config.seed, size=IMAGE_SIZE, progress=progress
     )
 
 

@@ -54,7 +54,7 @@ class OfflineStyleEncoder:
     input_px = INPUT_PX
 
     def __init__(self) -> None:
-        self._filters = _filter_bank()
+        self._filters = filter_bank()
         self._rings = _spectrum_rings()
 
     def __call__(self, images: Sequence[Pixels], captions: Sequence[str]) -> Float:
@@ -132,7 +132,7 @@ def _unscaled_centre(image: Pixels) -> Pixels:
     return image[top : top + SIDE, left : left + SIDE]
 
 
-def _filter_bank() -> Float:
+def filter_bank() -> Float:
     """Log-Gabor filters (K, H, W // 2 + 1) in the Fourier plane, K = scales × orientations."""
     fy = np.fft.fftfreq(SIDE)[:, None]
     fx = np.fft.rfftfreq(SIDE)[None]

@@ -62,11 +62,12 @@ def pairs_fingerprint(pairs_uri: str) -> str:
     return provenance.json_hash([[uri[len(root) :], storage.file_size(uri)] for uri in files])
 
 
-def backbone_fingerprint(backbone: str) -> str:
-    """Hash that changes with a local backbone's files; of a hub id, the id."""
-    folder = asset_path(backbone) if backbone in available_assets() else Path(backbone).expanduser()
+def model_fingerprint(path_or_id: str) -> str:
+    """Hash that changes with the files of a shipped or local model; of a hub id, the id."""
+    shipped = path_or_id in available_assets()
+    folder = asset_path(path_or_id) if shipped else Path(path_or_id).expanduser()
     if not folder.is_dir():
-        return backbone
+        return path_or_id
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
     digest = hashlib.sha256(json.dumps(sizes, sort_keys=True).encode())

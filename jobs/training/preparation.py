@@ -8,13 +8,14 @@ from typing import Any
 
 import pyarrow.parquet
 
+from i2l_model.encoder import ReferenceEncoder
 from i2l_model.errors import InputError
 from jobs import provenance, storage
 from jobs.registry.tracking import TrackingConfig
 from jobs.registry.versions import ModelRegistry
 from jobs.training.config import TrainingConfig
 from jobs.training.data import has_split
-from jobs.training.job import backbone_fingerprint, backbone_name, pairs_fingerprint
+from jobs.training.job import backbone_name, model_fingerprint, pairs_fingerprint
 
 logger = logging.getLogger(__name__)
 
@@ -62,13 +63,21 @@ def materialise_init(
         stored = json.loads(storage.read_bytes(config_uri))
     except ValueError as error:
         raise InputError("init_from", init_from, "has a damaged config.json", "train it") from error
-    options = config.predictor.model_dump(mode="json", exclude={"target_modules", "max_refs"})
-    expected = {"backbone": backbone_name(config.backbone), **options}
+    expected = {"backbone": backbone_name(config.backbone), **_stored_options(config)}
     for name, value in expected.items():
         if stored.get(name) != value:
             problem = f"has {name} {stored.get(name)}, the training {value}"
             raise InputError("init_from", init_from, problem, "set them equal")
     return uri
+
+
+def _stored_options(config: TrainingConfig) -> dict[str, Any]:
+    """The predictor's options as `LoraPredictor.save_pretrained` writes them."""
+    options = config.predictor.model_dump(mode="json", exclude={"target_modules", "max_refs"})
+    encoder = config.predictor.encoder
+    if encoder.path_or_id is not None and encoder.trainable:  # stored with the predictor
+        options["encoder"] = ReferenceEncoder(encoder).sizes().model_dump(mode="json")
+    return options
 
 
 def describe_origin(
@@ -78,10 +87,12 @@ def describe_origin(
     init_hash = None
     if init_uri is not None:
         init_hash = provenance.file_hash(storage.join_uri(init_uri, "model.safetensors"))
+    encoder = config.predictor.encoder.path_or_id
     shaping = {
         "training": config.resolved(),
         "pairs_hash": pairs_fingerprint(pairs_uri),
-        "backbone_hash": backbone_fingerprint(config.backbone),
+        "backbone_hash": model_fingerprint(config.backbone),
+        "encoder_hash": None if encoder is None else model_fingerprint(encoder),
         "init_hash": init_hash,
     }
     return {

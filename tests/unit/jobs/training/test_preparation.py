@@ -4,10 +4,11 @@ from pathlib import Path
 import pytest
 
 from i2l_model.backbones import Backbone
+from i2l_model.encoder import EncoderConfig, ReferenceEncoder
 from i2l_model.errors import InputError
 from jobs.registry.tracking import TrackingConfig
 from jobs.training.config import TrainingConfig
-from jobs.training.job import backbone_fingerprint, pairs_fingerprint
+from jobs.training.job import model_fingerprint, pairs_fingerprint
 from jobs.training.preparation import check_pairs, describe_origin, materialise_init
 from jobs.training.worker import build_predictor, predictor_config
 from tests.pair_shards import write_pairs
@@ -51,9 +52,9 @@ def test_pairs_without_a_manifest_are_told_apart_by_their_shards(tmp_path: Path)
 def test_a_retrained_backbone_of_equal_size_has_another_fingerprint(tmp_path: Path) -> None:
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(b"a" * 64)
-    before = backbone_fingerprint(str(tmp_path))
+    before = model_fingerprint(str(tmp_path))
     weights.write_bytes(b"b" * 64)
-    assert backbone_fingerprint(str(tmp_path)) != before
+    assert model_fingerprint(str(tmp_path)) != before
 
 
 @pytest.fixture
@@ -74,6 +75,35 @@ def test_a_predictor_of_another_kind_is_no_start(
     tracking = TrackingConfig(uri="sqlite:////nowhere/mlflow.db")
     with pytest.raises(InputError, match=f"has {name} {value}"):
         materialise_init(config, str(saved), str(saved.parent / "out"), tracking)
+
+
+def pretrained(config: TrainingConfig, folder: Path) -> TrainingConfig:
+    """The config with a trainable tower that is read from ``folder``."""
+    tower = ReferenceEncoder(config.predictor.encoder)
+    tower.vision.save_pretrained(folder)
+    options = EncoderConfig(path_or_id=str(folder), trainable=True)
+    predictor = config.predictor.model_copy(update={"encoder": options})
+    return config.model_copy(update={"predictor": predictor})
+
+
+def test_a_predictor_with_a_pretrained_tower_is_a_start_for_the_same_training(
+    config: TrainingConfig, backbone: Backbone, tmp_path: Path
+) -> None:
+    config = pretrained(config, tmp_path / "tower")
+    saved = tmp_path / "predictor"
+    build_predictor(config, backbone, None).save_pretrained(saved)
+    tracking = TrackingConfig(uri="sqlite:////nowhere/mlflow.db")
+    assert materialise_init(config, str(saved), str(tmp_path / "out"), tracking) == str(saved)
+
+
+def test_another_pretrained_tower_makes_another_training(
+    config: TrainingConfig, pairs: Path, tmp_path: Path
+) -> None:
+    keys = []
+    for _ in range(2):
+        again = pretrained(config, tmp_path / "tower")  # other random weights, same place
+        keys.append(describe_origin(again, str(pairs), None, None)["key"])
+    assert keys[0] != keys[1]
 
 
 def test_training_starts_from_the_given_weights(
