@@ -33,18 +33,21 @@ def local_predictor(predictor: str | None, tracking: "TrackingConfig") -> Iterat
         InputError: If there is no such predictor.
     """
     from jobs import storage
+    from jobs.predictor_folder import check_predictor
 
     if predictor is None or predictor in available_assets():
-        yield _checked(asset_path(predictor or SHIPPED_PREDICTOR), predictor or SHIPPED_PREDICTOR)
+        yield asset_path(predictor or SHIPPED_PREDICTOR)
         return
     with tempfile.TemporaryDirectory(prefix="i2l-predictor-") as scratch:
         if predictor.startswith("models:/"):
             from jobs.registry.versions import ModelRegistry
 
             require_registry(tracking)
-            yield _checked(ModelRegistry(tracking).download(predictor, scratch), predictor)
+            yield ModelRegistry(tracking).download(predictor, scratch)
         elif storage.is_s3(predictor):
-            yield _checked(storage.download_folder(predictor, scratch), predictor)
+            folder = storage.download_folder(predictor, scratch)
+            check_predictor(str(folder), predictor)
+            yield folder
         else:
             folder = storage.local_path(predictor)
             if not folder.is_dir():
@@ -52,7 +55,8 @@ def local_predictor(predictor: str | None, tracking: "TrackingConfig") -> Iterat
                     "--predictor", predictor, "is no folder",
                     "name a predictor folder, or models:/NAME@champion",
                 )  # fmt: skip
-            yield _checked(folder, predictor)
+            check_predictor(str(folder), predictor)
+            yield folder
 
 
 def require_registry(tracking: "TrackingConfig") -> None:
@@ -102,12 +106,3 @@ def warm_started(
         return TrainingConfig.model_validate(settings), place
     except ValidationError as error:
         raise validation_problem(error, TrainingConfig, "the recipe", "training") from None
-
-
-def _checked(folder: Path, name: str) -> Path:
-    for file in ("config.json", "model.safetensors"):
-        if not (folder / file).is_file():
-            raise InputError(
-                "--predictor", name, f"has no {file}", "name the predictor folder of i2l train"
-            )
-    return folder

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from i2l_model.errors import InputError
 from jobs import storage
 from jobs.evaluation.chunk import ChunkPlan, ChunkResult
 from jobs.evaluation.chunk_files import read_chunk
@@ -18,6 +17,7 @@ from jobs.evaluation.report import write_report
 from jobs.evaluation.schema import REPORT_SCHEMA
 from jobs.evaluation.summary import Summary
 from jobs.evaluation.workers import Work, run_chunks
+from jobs.predictor_folder import check_predictor
 from jobs.progress import NullProgress, Progress
 from jobs.provenance import (
     config_hash,
@@ -31,7 +31,6 @@ from jobs.provenance import (
 logger = logging.getLogger(__name__)
 
 STAGE = "evaluate"
-PREDICTOR_FILES = ("config.json", "model.safetensors")
 # How the work is spread does not change what is measured.
 UNHASHED_FIELDS = {"num_workers", "threads_per_worker", "cpus_per_worker", "gpus_per_worker"}
 
@@ -149,19 +148,16 @@ def _evaluate(
 
 
 def _describe_predictor(predictor_uri: str) -> dict[str, Any]:
-    uris = [storage.join_uri(predictor_uri, name) for name in PREDICTOR_FILES]
-    for uri in uris:
-        if not storage.exists(uri):
-            raise InputError(
-                "--predictor", uri, "does not exist", "name the predictor folder of i2l train"
-            )
+    check_predictor(predictor_uri, predictor_uri)
+    config_uri, provenance_uri = (
+        storage.join_uri(predictor_uri, name) for name in ("config.json", "provenance.json")
+    )
     described: dict[str, Any] = {
         "uri": predictor_uri,
         "hash": predictor_hash(predictor_uri),
-        "config": json.loads(storage.read_bytes(uris[0])),
+        "config": json.loads(storage.read_bytes(config_uri)),
         "provenance": None,
     }
-    provenance_uri = storage.join_uri(predictor_uri, "provenance.json")
     if storage.exists(provenance_uri):
         described["provenance"] = json.loads(storage.read_bytes(provenance_uri))
     return described

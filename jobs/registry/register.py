@@ -10,6 +10,7 @@ from typing import Any
 
 from i2l_model.errors import InputError
 from jobs import provenance, storage
+from jobs.predictor_folder import check_predictor
 from jobs.registry.tracking import Tracker, TrackingConfig
 from jobs.registry.versions import (
     CANDIDATE,
@@ -79,17 +80,18 @@ def register_version(
 
 
 def _stage(folder: Path, predictor_uri: str, report_uri: str, samples_uri: str | None) -> _Staged:
-    for file in ("config.json", "model.safetensors", "provenance.json"):
-        if not storage.exists(storage.join_uri(predictor_uri, file)):
-            fix = "name the predictor folder that i2l train wrote"
-            raise InputError("predictor", predictor_uri, f"has no {file}", fix)
+    if not storage.exists(storage.join_uri(predictor_uri, "provenance.json")):
+        fix = "name the predictor folder that i2l train wrote"
+        raise InputError("predictor", predictor_uri, "has no provenance.json", fix)
     if not report_uri.endswith(".json"):  # the folder that i2l evaluate wrote
         report_uri = storage.join_uri(report_uri, "report.json")
     if not storage.exists(report_uri):
         raise InputError("report", report_uri, "does not exist", "run i2l evaluate first")
     report_folder = report_uri.rpartition("/")[0] or "."
     samples_uri = samples_uri or storage.join_uri(report_folder, "samples")
-    storage.download_folder(predictor_uri, folder / "predictor")
+    check_predictor(
+        str(storage.download_folder(predictor_uri, folder / "predictor")), predictor_uri
+    )
     _copy_report(report_folder, folder / "report")
     _copy_samples(samples_uri, folder / "samples")
     config, origin, report = (

@@ -17,6 +17,7 @@ from typing import Any
 
 from i2l_model.errors import InputError
 from jobs import provenance
+from jobs.predictor_folder import check_predictor
 from jobs.registry.tracking import TrackingConfig, connect, mlflow_errors
 
 logger = logging.getLogger(__name__)
@@ -26,7 +27,6 @@ CHAMPION = "champion"
 PREVIOUS_CHAMPION = "previous-champion"
 HISTORY_TAG = "champion-history"
 PREDICTOR_HASH_TAG = "predictor_sha256"
-PREDICTOR_FILES = ("config.json", "model.safetensors", "provenance.json")
 _MODELS_URI = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<version>\d+)|@(?P<alias>[^/@]+))")
 
 
@@ -240,10 +240,7 @@ class ModelRegistry:
         folder = Path(target) if target else Path(tempfile.mkdtemp(prefix="i2l-predictor-"))
         folder.mkdir(parents=True, exist_ok=True)
         self.download_files(version, "predictor", folder)
-        for name in PREDICTOR_FILES[:2]:
-            if not (folder / name).is_file():
-                fix = "register the predictor again"
-                raise InputError("predictor", models_uri, f"has no predictor/{name}", fix)
+        check_predictor(str(folder), models_uri)
         expected = version.tags.get(PREDICTOR_HASH_TAG)
         if expected and provenance.file_hash(str(folder / "model.safetensors")) != expected:
             problem = "has other weights than were registered"

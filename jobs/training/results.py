@@ -70,8 +70,11 @@ def _last_metrics(state: TrainerState) -> dict[str, float]:
 
 
 def publish_predictor(folder: Path, uri: str, origin: Mapping[str, Any]) -> None:
-    """Copy an exported predictor to ``uri``; provenance.json comes last and marks it complete."""
-    marker = storage.join_uri(uri, "provenance.json")
-    storage.delete(marker)
+    """Copy an exported predictor to ``uri``; provenance.json comes last and marks it complete.
+
+    What was there goes first, so that a copy which was cut off never mixes two predictors.
+    """
+    storage.delete(uri)
     storage.upload_folder(folder, uri)
+    marker = storage.join_uri(uri, "provenance.json")
     storage.write_bytes(marker, (json.dumps(origin, indent=2, sort_keys=True) + "\n").encode())

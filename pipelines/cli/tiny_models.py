@@ -1,5 +1,6 @@
 """``i2l tiny-models`` and ``i2l ship-predictor``: the small models that ship with the package."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -32,14 +33,17 @@ def tiny_models(
     output: Annotated[
         Path, typer.Option("--output", metavar="FOLDER", help="Folder of models and checks.")
     ],
+    encoder_only: Annotated[
+        bool, typer.Option("--encoder-only", help="Train the reference encoder and stop.")
+    ] = False,
     overrides: SetOption = None,
     dry_run: DryRunOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Train the tiny backbone and the content classifier on the labelled grid; resumable."""
+    """Train reference encoder, content classifier and backbone on the labelled grid; resumable."""
     from pydantic import ValidationError
 
-    from jobs.backbone.run import BackboneConfig, run_backbone
+    from jobs.backbone.run import BackboneConfig, run_backbone, run_encoder
     from pipelines.overrides import apply_overrides, validation_problem
 
     defaults = BackboneConfig().model_dump(mode="json")
@@ -51,6 +55,9 @@ def tiny_models(
         print_settings(output=str(output), tiny_models=config)
         return
     with ctx.ensure_object(Session).job() as progress:
+        if encoder_only:
+            typer.echo(f"encoder: {run_encoder(config, output, progress)}")
+            return
         result = run_backbone(config, output, progress)
     typer.echo(f"images read rightly:  {result.accuracy_on_images:.1%}")
     typer.echo(f"samples read rightly: {result.accuracy_on_samples:.1%}")
@@ -67,11 +74,16 @@ def ship_predictor(
 ) -> None:
     """Copy a predictor with half-precision weights, as the package ships it."""
     from i2l_model.predictor import LoraPredictor
+    from jobs.predictor_folder import check_predictor
+    from jobs.provenance import file_hash
 
     with ctx.ensure_object(Session).job():
-        loaded = LoraPredictor.from_pretrained(predictor)
-        loaded.half().save_pretrained(output)
-    provenance = Path(predictor) / "provenance.json"
-    if provenance.exists():
-        (output / provenance.name).write_bytes(provenance.read_bytes())
+        check_predictor(predictor, predictor)
+        LoraPredictor.from_pretrained(predictor).half().save_pretrained(output)
+        provenance = Path(predictor) / "provenance.json"
+        if provenance.exists():
+            origin = json.loads(provenance.read_bytes())
+            origin["predictor_sha256"] = file_hash(str(output / "model.safetensors"))
+            text = json.dumps(origin, indent=2, sort_keys=True) + "\n"
+            (output / provenance.name).write_text(text)
     typer.echo(f"predictor: {output}")
