@@ -1,9 +1,13 @@
-"""Joining or starting the Ray cluster that jobs run on."""
+"""Joining or starting the Ray cluster that jobs run on, and the errors that come back from it."""
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import ray
+
+from i2l_model.errors import InputError
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +41,35 @@ def ensure_ray(num_cpus: int = EMBEDDED_NUM_CPUS) -> None:
         logging_level=logging.ERROR,
         _node_ip_address="127.0.0.1",
     )
+
+
+@contextmanager
+def worker_errors(*kinds: type[Exception]) -> Iterator[None]:
+    """Raise a worker's own ``InputError``, or error of ``kinds``, without Ray's wrappers."""
+    try:
+        yield
+    except Exception as error:
+        own = _find(error, (InputError, *kinds))
+        if own is None or own is error:
+            raise
+        raise own from error
+
+
+def _find(error: BaseException, kinds: tuple[type[Exception], ...]) -> BaseException | None:
+    """The first error of ``kinds`` among those that ``error`` wraps, in its own form."""
+    seen: set[int] = set()
+    queue: list[object] = [error]
+    while queue:
+        current = queue.pop(0)
+        if not isinstance(current, BaseException) or id(current) in seen:
+            continue
+        # Ray's own stand-in is of both classes; its message is the worker's traceback.
+        if isinstance(current, kinds) and not isinstance(current, ray.exceptions.RayTaskError):
+            return current
+        seen.add(id(current))
+        queue += (getattr(current, "worker_failures", None) or {}).values()
+        queue += [current.__cause__, *(getattr(current, n, None) for n in ("cause", "_base_exc"))]
+    return None
 
 
 def _quiet_data_logs() -> None:

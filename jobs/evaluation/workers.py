@@ -10,8 +10,7 @@ from typing import Any
 import ray
 import torch
 
-from i2l_model.errors import InputError
-from jobs.cluster import ensure_ray
+from jobs.cluster import ensure_ray, worker_errors
 from jobs.evaluation.chunk import ChunkEvaluation, ChunkPlan
 from jobs.evaluation.chunk_files import write_chunk
 from jobs.evaluation.config import EvaluationConfig
@@ -91,19 +90,10 @@ def _run_on_actors(plans: Sequence[ChunkPlan], work: Work, on_done: Callable[[in
             finished, _ = ray.wait(list(running), num_returns=1)
             for reference in finished:
                 idle.append(running.pop(reference))
-                _result(reference)
+                with worker_errors():
+                    ray.get(reference)
                 num_done += 1
                 on_done(num_done)
     finally:
         for actor in actors:
             ray.kill(actor)
-
-
-def _result(reference: Any) -> int:
-    try:
-        index: int = ray.get(reference)
-    except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, InputError):
-            raise error.cause from None
-        raise
-    return index

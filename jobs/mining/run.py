@@ -7,7 +7,7 @@ import numpy as np
 
 from i2l_model.errors import InputError
 from jobs import storage
-from jobs.cluster import ensure_ray
+from jobs.cluster import ensure_ray, worker_errors
 from jobs.mining.captions import CaptionContent, read_caption
 from jobs.mining.components import find_styles
 from jobs.mining.config import MiningConfig
@@ -40,6 +40,7 @@ from jobs.shards import list_shards
 logger = logging.getLogger(__name__)
 
 
+@worker_errors()
 def run_mining(
     config: MiningConfig, input_uri: str, output_uri: str, progress: Progress
 ) -> MiningResult:

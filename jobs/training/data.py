@@ -14,6 +14,7 @@ from PIL import Image
 from i2l_model.errors import InputError
 from i2l_model.images import decode_image, fit_square
 from jobs import shards, storage
+from jobs.provenance import bytes_hash
 
 logger = logging.getLogger(__name__)
 
@@ -22,19 +23,23 @@ NO_REF = -1
 
 @dataclass(slots=True)
 class ImageTable:
-    """Distinct images by key, resized to one square size."""
+    """Distinct images, resized to one square size.
+
+    Shards number their samples alike, so a key alone names no image: its bytes belong to it.
+    """
 
     size: int
-    rows: dict[str, int] = field(default_factory=dict)
+    rows: dict[tuple[str, str], int] = field(default_factory=dict)
     _pixels: list[np.ndarray] = field(default_factory=list)
 
     def add(self, key: str, data: bytes) -> int:
-        """Row of ``key``; the first one with a key decides its pixels."""
-        if key not in self.rows:
+        """Row of the image; a new one is decoded."""
+        identity = (key, bytes_hash(data))
+        if identity not in self.rows:
             image: Image.Image = fit_square(decode_image(data, field=key), self.size)
-            self.rows[key] = len(self._pixels)
+            self.rows[identity] = len(self._pixels)
             self._pixels.append(np.asarray(image, dtype=np.uint8).transpose(2, 0, 1))
-        return self.rows[key]
+        return self.rows[identity]
 
     def stack(self) -> torch.Tensor:
         """All images (U, 3, S, S) uint8; afterwards the table holds no copies."""
@@ -126,9 +131,8 @@ class _Builder:
             self.refs.add(key, sample.members[f"ref_{i}.jpg"]) for i, key in enumerate(ref_keys)
         ]
         key = record["target_key"]
-        known = key in self.targets.rows
         target = self.targets.add(key, sample.members["target.jpg"])
-        if not known:
+        if target == len(self.prompts):  # a new one
             self.prompts.append(record["target_prompt"])
             self.target_heads.append(self.heads[record["target_head"]])
             self.target_keys.append(self.keys[key])

@@ -7,9 +7,10 @@ import ray.train
 import ray.train.torch
 
 from i2l_model.errors import InputError
+from jobs.cluster import worker_errors
 from jobs.training.config import TrainingConfig
-from jobs.training.failures import root_cause
 from jobs.training.job import TrainingJob
+from jobs.training.trainer import TrainingDiverged
 from jobs.training.worker import train_worker
 
 _TIMEOUT_S = 3600  # of a collective: rank 0 alone samples the validation image
@@ -66,7 +67,5 @@ def fit_workers(job: TrainingJob, attempt_uri: str) -> None:
             worker_runtime_env={"env_vars": environment},
         ),
     )
-    try:
+    with worker_errors(TrainingDiverged):
         trainer.fit()
-    except ray.train.TrainingFailedError as error:
-        raise root_cause(error) from error

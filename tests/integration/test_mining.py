@@ -1,6 +1,7 @@
 """The mining job on local Ray: blind on a labelled grid, resumable, and clear about bad input."""
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,11 +14,13 @@ from i2l_model.errors import InputError
 from i2l_model.images import decode_image
 from jobs.corpus.stylegrid import CorpusConfig, write_corpus
 from jobs.mining.config import MiningConfig
+from jobs.mining.features import extract_features
 from jobs.mining.result import MiningResult
 from jobs.mining.run import run_mining
 from jobs.mining.scoring import baseline_scores, read_index, read_labels, score_pairs
 from jobs.progress import NullProgress
 from jobs.shards import ShardSample, ShardWriter, read_shard
+from pipelines.cli.main import run
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_cluster")]
 
@@ -211,6 +214,23 @@ def test_bad_input_is_named(tmp_path: Path, blind: Path) -> None:
         mine(blind, blind / "out")
     with pytest.raises(InputError, match="style_encoder"):
         mine(blind, tmp_path / "out", MiningConfig(style_encoder="none"))
+
+
+def test_bad_input_that_a_worker_finds_is_told_in_one_line(
+    blind: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "in"
+    shutil.copytree(blind, source)
+    shard = source / "blind-00000.tar"
+
+    def extract_after_loss(*arguments: object) -> object:
+        shard.unlink()
+        return extract_features(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("jobs.mining.run.extract_features", extract_after_loss)
+    assert run(["mine", "--input", str(source), "--output", str(tmp_path / "out")]) == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert re.fullmatch(rf"error: \w+ \({shard}\) does not exist; .*", line)
 
 
 def test_pictures_without_repeated_styles_are_refused(tmp_path: Path, ray_cluster: None) -> None:

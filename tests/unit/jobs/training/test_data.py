@@ -49,6 +49,21 @@ def test_a_target_with_a_reference_key_is_not_allowed(tmp_path: Path) -> None:
     assert [store.target_keys_U[row] for row in allowed] == [store.target_keys_U[0]]
 
 
+def test_two_shards_with_the_same_keys_mix_no_pictures(tmp_path: Path) -> None:
+    records = [pair_record("train", style, ("circle", "square"), 0) for style in (0, 1)]
+    for record in records:
+        record |= {"ref_keys": ["000"], "target_key": "001"}
+    for style, record in enumerate(records):
+        _write_shard(tmp_path, [record], style)
+    store = load_pairs(str(tmp_path), "train", ref_size=32, target_size=32)
+    assert store.styles == ["style00", "style01"]
+    for images in (store.refs_U3SS, store.targets_U3SS):
+        assert len(images) == 2
+        assert not torch.equal(images[0], images[1])
+    assert store.pair_targets_P.tolist() == [0, 1]
+    assert len(store.prompts) == len(store.target_heads_U) == 2
+
+
 def test_pairs_may_have_different_numbers_of_references(tmp_path: Path) -> None:
     records = [
         pair_record("train", 0, ("circle", "square"), 0),
@@ -64,14 +79,18 @@ def test_a_missing_split_is_an_input_error(tmp_path: Path) -> None:
         load_pairs(str(folder), "val", ref_size=32, target_size=64)
 
 
-def _store(folder: Path, records: list[dict]) -> PairStore:
-    with ShardWriter(str(folder / "shards" / "train"), "pairs") as writer:
+def _write_shard(folder: Path, records: list[dict], style: int = 0) -> None:
+    with ShardWriter(str(folder / "shards" / "train"), f"pairs{style}") as writer:
         for record in records:
             members = {
-                f"ref_{i}.jpg": encode_jpeg(draw(0, head))
+                f"ref_{i}.jpg": encode_jpeg(draw(style, head))
                 for i, head in enumerate(record["ref_heads"])
             }
-            members["target.jpg"] = encode_jpeg(draw(0, "square"))
+            members["target.jpg"] = encode_jpeg(draw(style, "square"))
             members["json"] = json.dumps(record).encode()
             writer.write(record["pair_id"], members)
+
+
+def _store(folder: Path, records: list[dict]) -> PairStore:
+    _write_shard(folder, records)
     return load_pairs(str(folder), "train", ref_size=32, target_size=32)
