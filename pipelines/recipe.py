@@ -53,6 +53,16 @@ class Recipe(BaseModel):
             raise ValueError("set exactly one of corpus and pack, the source of the images")
         return self
 
+    @model_validator(mode="after")
+    def _check_held_out_contents(self) -> Self:
+        for name in self.evaluation.held_out_contents:
+            if self.corpus is not None and name not in self.corpus.held_out_contents:
+                raise ValueError(
+                    f"evaluation.held_out_contents ({name}) must be in corpus.held_out_contents; "
+                    "add it there, or leave it out here"
+                )
+        return self
+
 
 def recipe_names() -> list[str]:
     """Return the names of the shipped recipes."""

@@ -35,6 +35,7 @@ class Step:
         needs: Steps whose contents it depends on.
         settings: Parts of the recipe it depends on.
         outside: What it reads from outside the workspace, as a value that changes with it.
+        holds: Whether what it wrote outside the workspace is still as it left it.
         replaces: Whether outputs of other settings have to make room, since the job does not
             tell them apart itself.
     """
@@ -44,6 +45,7 @@ class Step:
     needs: tuple[str, ...] = ()
     settings: tuple[str, ...] = ()
     outside: Callable[[StepContext], object] | None = None
+    holds: Callable[[StepContext, Outputs], bool] | None = None
     replaces: bool = False
 
     @property
@@ -112,8 +114,9 @@ class StepRunner:
         if any(name not in self.context.outputs for name in step.needs):
             return None
         marker = self._markers.finished(step.name, self._key(step))
-        if marker is not None:
-            self.context.outputs[step.name] = marker.outputs
+        if marker is None or (step.holds and not step.holds(self.context, marker.outputs)):
+            return None
+        self.context.outputs[step.name] = marker.outputs
         return marker
 
     def run(self, step: Step) -> Marker:

@@ -21,6 +21,7 @@ from pipelines.workspace import Workspace
 if TYPE_CHECKING:
     from jobs.progress import Progress
     from jobs.registry.tracking import TrackingConfig
+    from jobs.registry.versions import PredictorVersion
 
 Outputs = dict[str, Any]
 
@@ -158,6 +159,19 @@ def promote_champion(context: StepContext) -> Outputs:
     return {"model": champion.name, "version": champion.version, "content": champion.uri}
 
 
+def is_registered(context: StepContext, outputs: Outputs) -> bool:
+    """Whether the registry still holds the version."""
+    return _registered(context, outputs) is not None
+
+
+def is_champion(context: StepContext, outputs: Outputs) -> bool:
+    """Whether the version still is the champion."""
+    from jobs.registry.versions import CHAMPION
+
+    version = _registered(context, outputs)
+    return version is not None and CHAMPION in version.aliases
+
+
 def own_images(context: StepContext) -> object:
     """Return names, sizes and times of the user's images; None for a drawn corpus."""
     if context.recipe.pack is None:
@@ -199,6 +213,18 @@ def _judge(context: StepContext) -> Judgement:
     version = context.outputs["version"]
     registry = ModelRegistry(context.tracking)
     return judge(registry, version["model"], version["version"], context.recipe.gate)
+
+
+def _registered(context: StepContext, outputs: Outputs) -> "PredictorVersion | None":
+    """The version that a step handed over, if the registry has it."""
+    from jobs.registry.versions import ModelRegistry
+
+    database = context.tracking.database
+    if database is not None and not database.is_file():
+        return None
+    wanted = (outputs["model"], outputs["version"])
+    found = ModelRegistry(context.tracking).list_versions()
+    return next((each for each in found if (each.name, each.version) == wanted), None)
 
 
 def _size_and_time(path: Path) -> tuple[int, int]:

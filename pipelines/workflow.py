@@ -3,8 +3,8 @@
     shards → pairs → predictor → report → version → champion
              acceptance                   gate
 
-A step whose settings and inputs have not changed is not run again. A check that says no stops
-everything behind it.
+A step whose settings and inputs have not changed and whose outputs are still there is not run
+again. A check that says no stops everything behind it.
 """
 
 import dagster as dg
@@ -39,8 +39,15 @@ STEPS = (
         steps.register_version,
         needs=("predictor", "report"),
         settings=("tracking",),
+        holds=steps.is_registered,
     ),
-    Step("champion", steps.promote_champion, needs=("version",), settings=("gate",)),
+    Step(
+        "champion",
+        steps.promote_champion,
+        needs=("version",),
+        settings=("gate",),
+        holds=steps.is_champion,
+    ),
 )
 CHECKS = (
     Check("acceptance", of="pairs", run=steps.check_pairs),

@@ -21,6 +21,7 @@ SEED = 5
 NUM_REFS = 4
 NUM_TARGETS = 2
 INDEX_COLUMNS = ("pair_id", "split", "style_id", "ref_keys", "target_key")
+SHARD = "corpus-00000.tar"
 
 
 def write_grid_pairs(
@@ -51,7 +52,8 @@ def _write_style(
         members = {f"ref_{i}.jpg": _jpeg(name, style_id) for i, name in enumerate(shown[:-1])}
         members |= {"target.jpg": _jpeg(target, style_id), "json": json.dumps(record).encode()}
         writer.write(record["pair_id"], members)
-        rows.append({key: record[key] for key in INDEX_COLUMNS})
+        places = {"ref_shards": [SHARD] * NUM_REFS, "target_shard": SHARD}
+        rows.append({key: record[key] for key in INDEX_COLUMNS} | places)
 
 
 def _record(

@@ -107,6 +107,7 @@ class GateConfig(BaseModel):
     conditions: tuple[str, ...] = Field(
         ("i2l_1", "i2l_4"), min_length=1, description="conditions that have to pass"
     )
+    min_num_styles: int = Field(2, ge=2, description="held-out styles the report must rest on")
     style_metrics: tuple[str, ...] = Field(
         ("style_overall", "style_background", "style_figure"),
         min_length=1,
@@ -119,7 +120,15 @@ class GateConfig(BaseModel):
         0.10, ge=0.0, description="share of the null's style distance that must be gone"
     )
     require_separate_intervals: bool = Field(
-        True, description="the 95% intervals of the condition and the null must not overlap"
+        True,
+        description="the 95% intervals of a condition's style distances must lie below those of "
+        "the null and of wrong references, and its flow loss at high noise below theirs by a "
+        "paired difference whose 95% interval lies above 0",
+    )
+    min_closed: dict[str, dict[str, float]] = Field(
+        {},
+        description="condition -> part -> share of the way from the null to the per-style LoRA "
+        "that must be closed; parts are those of `closed` in the report",
     )
     max_style_loss: float = Field(
         0.005, ge=0.0, description="style distance above the champion's that is let through"

@@ -64,14 +64,16 @@ def decide(
         config: The bounds.
         champion_report: The champion's report.json; None when there is no champion yet.
     """
-    checks = [_schema_check(report), _oracle_check(report)]
+    checks = [_schema_check(report), _oracle_check(report), _num_styles(report, config)]
     for condition in config.conditions:
         checks += _style(report, config, condition)
+        checks += _loss(report, config, condition)
         checks += _prompt(report, config, condition)
         checks += _leakage(report, config, condition)
         checks += _quality(report, config, condition)
         checks += _copying(report, config, condition)
         checks += _robustness(report, config, condition)
+    checks += _closed(report, config)
     if champion_report is not None:
         checks.append(_comparable(report, config, champion_report))
         for condition in config.conditions:
@@ -100,6 +102,13 @@ def _oracle_check(report: Report) -> GateCheck:
     return GateCheck("report/has_oracle", "report", None, None, passed, reason)
 
 
+def _num_styles(report: Report, config: GateConfig) -> GateCheck:
+    found = number(look_up(report, "num_styles"))
+    return _at_least(
+        "report/num_styles", "report", found, config.min_num_styles, "held-out styles"
+    )  # fmt: skip
+
+
 def _style(report: Report, config: GateConfig, condition: str) -> Iterator[GateCheck]:
     for metric in gated_style_metrics(report, config):
         name = f"{condition}/{metric}"
@@ -116,6 +125,27 @@ def _style(report: Report, config: GateConfig, condition: str) -> Iterator[GateC
                 metric_value(report, other, metric, "lo"),
                 f"upper interval end against the lower one of {other}",
             )
+
+
+def _loss(report: Report, config: GateConfig, condition: str) -> Iterator[GateCheck]:
+    for other in (NULL, WRONG_REFS) if config.require_separate_intervals else ():
+        yield _above(
+            f"{condition}/loss/apart_from_{other}",
+            "loss",
+            number(look_up(report, "loss_high_sigma", f"{other}_minus_{condition}", "lo")),
+            0.0,
+            f"at the lower interval end of the flow loss of {other} minus its own",
+        )
+
+
+def _closed(report: Report, config: GateConfig) -> Iterator[GateCheck]:
+    for condition, parts in config.min_closed.items():
+        for part, share in parts.items():
+            yield _at_least(
+                f"{condition}/closed/{part}", "style",
+                number(look_up(report, "closed", part, condition)), share,
+                "of the way from the null to the per-style LoRA closed",
+            )  # fmt: skip
 
 
 def _prompt(report: Report, config: GateConfig, condition: str) -> Iterator[GateCheck]:
@@ -258,6 +288,11 @@ def _at_least(
 def _below(name: str, axis: str, value: float | None, bound: float | None, what: str) -> GateCheck:
     passed = value is not None and bound is not None and value < bound
     return _check(name, axis, value, bound, passed, what, "below")
+
+
+def _above(name: str, axis: str, value: float | None, bound: float, what: str) -> GateCheck:
+    passed = value is not None and value > bound
+    return _check(name, axis, value, bound, passed, what, "above")
 
 
 def _check(

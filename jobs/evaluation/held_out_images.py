@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,10 @@ from jobs import shards, storage
 
 logger = logging.getLogger(__name__)
 
-INDEX_COLUMNS = ["pair_id", "split", "style_id", "ref_keys", "target_key"]
+INDEX_COLUMNS = [
+    "pair_id", "split", "style_id", "ref_keys", "target_key", "ref_shards", "target_shard"
+]  # fmt: skip
+Place = tuple[str, str]
 # Mined styles looked at for each one wanted: some turn out too small or seen in training.
 CANDIDATES_PER_STYLE = 4
 
@@ -38,13 +41,19 @@ class GridLabel:
 
 @dataclass(frozen=True, slots=True)
 class LabelledImage:
-    """An encoded picture of one style with its caption."""
+    """An encoded picture of one style with its caption; mining read it from `shard`."""
 
+    shard: str
     key: str
     data: bytes
     prompt: str
     head: str
     label: GridLabel | None
+
+    @property
+    def place(self) -> Place:
+        """Tells it from every other image; shards may hold the same keys."""
+        return self.shard, self.key
 
     @property
     def subject(self) -> str:
@@ -77,7 +86,7 @@ def read_test_images(
 ) -> TestImages:
     """Images of up to four times `num_styles` test styles.
 
-    Images whose key also serves a pair of the train or val split are dropped, and so are styles
+    Images that also serve a pair of the train or val split are dropped, and so are styles
     which the labels show there: a mined component need not hold the whole of a style, and val pairs
     chose the weights.
 
@@ -85,27 +94,28 @@ def read_test_images(
         InputError: If the index or the test shards are missing.
     """
     index = _read_index(pairs_uri)
-    used_keys = _keys_of_split(index, "train") | _keys_of_split(index, "val")
+    places = {row["pair_id"]: _places(row) for row in index}
+    used = {place for row in index if row["split"] != "test" for place in _places(row)}
     styles = sorted(
         {row["style_id"] for row in index if row["split"] == "test"},
         key=lambda style: stable_order(seed, "style", style),
     )
     wanted = set(styles[: CANDIDATES_PER_STYLE * num_styles])
-    found: dict[str, dict[str, LabelledImage]] = {}
+    found: dict[str, dict[Place, LabelledImage]] = {}
     num_pairs: dict[str, int] = {}
-    shared: set[str] = set()
+    shared: set[Place] = set()
     for sample in _read_split(pairs_uri, "test"):
         record = _record(sample)
         style = str(record["style_id"])
         if style not in wanted or num_pairs.get(style, 0) >= max_pairs_per_style:
             continue
         num_pairs[style] = num_pairs.get(style, 0) + 1
-        for image in _images(sample, record):
-            if image.key in used_keys:
-                shared.add(image.key)
+        for image in _images(sample, record, places[record["pair_id"]]):
+            if image.place in used:
+                shared.add(image.place)
                 continue
             name = image.label.style if image.label else style
-            found.setdefault(name, {}).setdefault(image.key, image)
+            found.setdefault(name, {}).setdefault(image.place, image)
     seen = _seen_before(pairs_uri, found)
     if shared or seen:
         logger.warning(
@@ -141,9 +151,10 @@ def _read_index(pairs_uri: str) -> list[dict[str, Any]]:
     return [{**row, "style_id": str(row["style_id"])} for row in rows]
 
 
-def _keys_of_split(index: list[dict[str, Any]], split: str) -> set[str]:
-    rows = [row for row in index if row["split"] == split]
-    return {key for row in rows for key in (row["target_key"], *row["ref_keys"])}
+def _places(row: Mapping[str, Any]) -> list[Place]:
+    """Shard and key of a pair's references, then of its target."""
+    references = zip(row["ref_shards"], row["ref_keys"], strict=True)
+    return [*references, (row["target_shard"], row["target_key"])]
 
 
 def _read_split(pairs_uri: str, split: str) -> Iterator[shards.ShardSample]:
@@ -159,17 +170,22 @@ def _record(sample: shards.ShardSample) -> dict[str, Any]:
     return record
 
 
-def _images(sample: shards.ShardSample, record: Mapping[str, Any]) -> Iterator[LabelledImage]:
-    for position, key in enumerate(record["ref_keys"]):
+def _images(
+    sample: shards.ShardSample, record: Mapping[str, Any], places: Sequence[Place]
+) -> Iterator[LabelledImage]:
+    for position, (shard, key) in enumerate(places[:-1]):
         yield LabelledImage(
+            shard=shard,
             key=key,
             data=sample.members[f"ref_{position}.jpg"],
             prompt=record["ref_prompts"][position],
             head=record["ref_heads"][position],
             label=grid_label(record["ref_metas"][position]),
         )
+    shard, key = places[-1]
     yield LabelledImage(
-        key=record["target_key"],
+        shard=shard,
+        key=key,
         data=sample.members["target.jpg"],
         prompt=record["target_prompt"],
         head=record["target_head"],
@@ -177,7 +193,7 @@ def _images(sample: shards.ShardSample, record: Mapping[str, Any]) -> Iterator[L
     )
 
 
-def _seen_before(pairs_uri: str, found: Mapping[str, Mapping[str, LabelledImage]]) -> set[str]:
+def _seen_before(pairs_uri: str, found: Mapping[str, Mapping[Place, LabelledImage]]) -> set[str]:
     """Labelled test styles that also occur in the train or val shards."""
     if not any(image.label for images in found.values() for image in images.values()):
         return set()

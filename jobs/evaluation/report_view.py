@@ -123,10 +123,13 @@ def loss_panel(report: Report) -> Panel:
         for name, estimate in report["loss_high_sigma"].items()
         if name in report["metrics"]
     }
-    best = f"i2l_{max(report['num_refs'])}"
-    gain = report["loss_high_sigma"].get(f"{WRONG_REFS}_minus_{best}", {})
-    note = f"wrong minus right references: {interval_text(gain)}"
-    return Panel("Loss on held-out targets", _bars(rows), note)
+    gains = [
+        f"{condition_label(other)} minus {condition_label(name)}: "
+        + interval_text(report["loss_high_sigma"].get(f"{other}_minus_{name}"))
+        for name in (f"i2l_{num_refs}" for num_refs in report["num_refs"])
+        for other in (NULL, WRONG_REFS)
+    ]
+    return Panel("Loss on held-out targets", _bars(rows), "; ".join(gains))
 
 
 def metric_rows(report: Report) -> list[tuple[str, str, list[tuple[str, str]]]]:

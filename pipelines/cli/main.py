@@ -56,7 +56,8 @@ def run(arguments: Sequence[str]) -> int:
         arguments: What stands behind ``i2l`` on the command line.
 
     Returns:
-        0 on success, 2 on bad input, 3 when a gate refuses, 1 on any other failure.
+        0 on success, 2 on bad input, 3 when a gate refuses, 130 when interrupted, 1 on any other
+        failure.
     """
     quiet_libraries()
     session = Session()

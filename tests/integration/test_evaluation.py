@@ -1,20 +1,26 @@
 """The evaluation job on a tiny random backbone: report, gate, samples, resume."""
 
 import json
+import shutil
 
 import pytest
 import torch
+from diffusers import ZImagePipeline
 from safetensors.torch import load_file
 
 from i2l_model.backbones.tiny import build_tiny_zimage
 from i2l_model.encoder import EncoderConfig
 from i2l_model.errors import InputError
 from i2l_model.lora.files import load_lora
+from i2l_model.lora.injection import inject_lora
 from i2l_model.predictor import LoraPredictor, PredictorConfig
 from jobs.evaluation import workers
 from jobs.evaluation.config import EvaluationConfig, GateConfig
 from jobs.evaluation.gate import decide
 from jobs.evaluation.run import run_evaluation
+from jobs.registry.register import register_version
+from jobs.registry.tracking import TrackingConfig
+from jobs.registry.versions import ModelRegistry
 from tests.grid_pairs import write_grid_pairs
 
 
@@ -175,6 +181,43 @@ def test_pictures_without_labels_use_references_only(models, tmp_path):
 def test_missing_test_split_is_named(models, tmp_path):
     with pytest.raises(InputError, match=r"--pairs .* has no index\.parquet"):
         run_evaluation(tiny_config(models[0]), models[1], str(tmp_path), str(tmp_path / "out"))
+
+
+def test_registered_sample_lora_loads_in_plain_diffusers_and_draws_what_injection_draws(
+    evaluated, models, tmp_path
+):
+    _, output, _ = evaluated
+    predictor = shutil.copytree(models[1], tmp_path / "predictor")
+    (predictor / "provenance.json").write_text("{}")
+    tracking = TrackingConfig().resolve(tmp_path / "mlflow")
+    version = register_version(tracking, str(predictor), str(output / "report.json"))
+    ModelRegistry(tracking).download_files(version, "samples/loras", tmp_path / "loras")
+    (file,) = (tmp_path / "loras").iterdir()
+
+    pipeline = ZImagePipeline.from_pretrained(models[0], dtype=torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    bare = draw_one(pipeline)
+    factors, _ = load_lora(file)
+    with inject_lora(pipeline.transformer, factors):
+        injected = draw_one(pipeline)
+    pipeline.load_lora_weights(str(file.parent), weight_name=file.name)
+    adapted = [m for m in pipeline.transformer.modules() if getattr(m, "lora_A", None)]
+    assert len(adapted) == len(LoraPredictor.from_pretrained(models[1]).config.targets)
+    torch.testing.assert_close(draw_one(pipeline), injected, atol=1e-4, rtol=0)
+    assert (injected - bare).abs().max() > 1e-2
+
+
+def draw_one(pipeline: ZImagePipeline) -> torch.Tensor:
+    """(1,3,64,64) in [0,1], by diffusers' own sampler."""
+    return pipeline(
+        "a red house",
+        height=64,
+        width=64,
+        num_inference_steps=2,
+        guidance_scale=0.0,
+        generator=torch.Generator().manual_seed(0),
+        output_type="pt",
+    ).images
 
 
 @pytest.mark.usefixtures("ray_cluster")

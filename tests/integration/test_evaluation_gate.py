@@ -134,6 +134,18 @@ def report_of(inputs, tmp_path_factory: pytest.TempPathFactory):
                 draws = null if condition in (NULL, WRONG_REFS) else painter
                 return torch.stack([draws(s, prompt) for s in styles for prompt in s.prompts])
 
+            def _losses(self, styles, loras):
+                """The squared distance to the oracle stands for the flow loss."""
+                names = [style.name for style in styles]
+                for condition, lora in loras.items():
+                    gap = self.draw(condition, styles, lora) - self.draw_oracle(styles)
+                    rows = gap.square().mean((1, 2, 3)).unflatten(0, (len(names), -1)).tolist()
+                    self.result.losses[condition] = dict(zip(names, rows, strict=True))
+
+            def draw_oracle(self, styles):
+                shown = [(p.subject, p.grid.style_id) for s in styles for p in s.prompts]
+                return torch.stack([painted(*each) for each in shown])
+
         output = str(folder / painter.__name__)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(evaluation_models, "choose_reader", lambda *_: RememberingReader())
@@ -177,7 +189,7 @@ def test_blurring_painter_is_refused_for_quality(report_of):
 
 
 def test_painter_that_ignores_references_is_refused_for_style(report_of):
-    assert refused_axes(report_of(null)) == {"style"}
+    assert refused_axes(report_of(null)) == {"style", "loss"}
 
 
 def test_one_failed_sample_is_refused(report_of):

@@ -43,6 +43,12 @@ def test_overrides_reach_nested_settings() -> None:
     assert recipe.evaluation.num_refs == (2,)
 
 
+def test_contents_that_the_corpus_holds_back_may_be_asked_for() -> None:
+    held_out = ["corpus.held_out_contents=[star, fish]", "evaluation.held_out_contents=[star]"]
+    assert load_recipe("quickstart", held_out).evaluation.held_out_contents == ("star",)
+    load_recipe("pictures", ["evaluation.held_out_contents=[star]"])
+
+
 def test_a_path_is_a_recipe() -> None:
     assert load_recipe(str(MICRO)).name == "micro"
 
@@ -64,6 +70,10 @@ def test_an_unknown_recipe_lists_the_known_ones() -> None:
         ("training.stepps=7", "training.stepps (7) is no setting; use one of:"),
         ("training=7", "training (7) is invalid:"),
         ("training.styles_per_step=5", "training.styles_per_step (5) must be a multiple of"),
+        (
+            "evaluation.held_out_contents=[star]",
+            "evaluation.held_out_contents (star) must be in corpus.held_out_contents; add it",
+        ),
         ("corpus=null", "set exactly one of corpus and pack"),
     ],
 )

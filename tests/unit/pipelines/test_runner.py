@@ -131,6 +131,26 @@ def test_an_outside_change_runs_the_step_again(tmp_path: Path) -> None:
     assert make_runner(tmp_path).done(step) is None
 
 
+def test_what_was_undone_outside_runs_the_step_again(tmp_path: Path) -> None:
+    there = tmp_path / "there"
+
+    def register(context: Any) -> dict[str, Any]:
+        there.touch()
+        return {"content": "v1", "version": 1}
+
+    step = Step(
+        "version", register, holds=lambda _, outputs: there.is_file() and outputs["version"]
+    )
+    make_runner(tmp_path).run(step)
+    assert make_runner(tmp_path).done(step)
+    there.unlink()
+    runner = make_runner(tmp_path)
+    assert runner.done(step) is None
+    assert "version" not in runner.context.outputs
+    runner.run(step)
+    assert there.is_file()
+
+
 def test_a_refusing_check_is_the_problem_of_the_run(tmp_path: Path) -> None:
     runner = make_runner(tmp_path)
     runner.run(SHARDS)

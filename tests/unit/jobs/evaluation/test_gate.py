@@ -32,8 +32,18 @@ def report(**i2l_style: float) -> dict:
     metrics = {name: condition(value) for name, value in (styles | i2l_style).items()}
     return {
         "schema": REPORT_SCHEMA,
+        "num_styles": 32,
         "held_out": {"has_oracle": True, "content_hash": "abc"},
         "metrics": metrics,
+        "loss_high_sigma": {
+            f"{other}_minus_{name}": estimate(0.1)
+            for name in ("i2l_1", "i2l_4")
+            for other in ("null", "wrong_refs")
+        },
+        "closed": {
+            "overall": {"i2l_1": 0.55, "i2l_4": 0.7},
+            "texture": {"i2l_1": 0.35, "i2l_4": 0.31},
+        },
         "leakage": {name: {"excess": estimate(0.0)} for name in ("i2l_1", "i2l_4")},
         "robustness": {
             name: {
@@ -68,6 +78,36 @@ def test_overlapping_intervals_are_refused():
 
 def test_a_predictor_that_ignores_its_references_is_refused():
     assert failed_axes(report(wrong_refs=0.22)) == {"style"}
+
+
+@pytest.mark.parametrize("other", ["null", "wrong_refs"])
+def test_loss_that_is_not_clearly_below_is_refused(other):
+    candidate = report()
+    candidate["loss_high_sigma"][f"{other}_minus_i2l_4"] = estimate(0.02, 0.02)
+    (check,) = decide(candidate, GateConfig()).failed
+    assert (check.axis, check.name) == ("loss", f"i2l_4/loss/apart_from_{other}")
+    assert f"flow loss of {other} minus its own, should be above 0" in check.reason
+
+
+def test_too_few_styles_are_refused():
+    assert failed_axes(report(), min_num_styles=32) == set()
+    assert failed_axes(report(), min_num_styles=33) == {"report"}
+
+
+def test_shares_closed_are_asked_for_by_condition_and_part():
+    asked = {"i2l_1": {"overall": 0.5, "texture": 0.3}, "i2l_4": {"overall": 0.65}}
+    assert failed_axes(report(), min_closed=asked) == set()
+    asked["i2l_4"]["texture"] = 0.32
+    (check,) = decide(report(), GateConfig(min_closed=asked)).failed
+    assert (check.name, check.value, check.bound) == ("i2l_4/closed/texture", 0.31, 0.32)
+
+
+def test_missing_share_closed_is_refused_with_the_reason():
+    candidate = report() | {"closed": {}}
+    assert failed_axes(candidate) == set()
+    asked = GateConfig(min_closed={"i2l_1": {"overall": 0.5}})
+    (check,) = decide(candidate, asked).failed
+    assert str(check) == "i2l_1/closed/overall: the report lacks the value"
 
 
 def test_leaking_model_is_refused():
@@ -128,6 +168,8 @@ def test_champion_of_other_styles_is_scaled_or_refused():
     ("axis", "path"),
     [
         ("style", ("metrics", "i2l_4", "style_overall", "hi")),
+        ("loss", ("loss_high_sigma", "null_minus_i2l_4", "lo")),
+        ("report", ("num_styles",)),
         ("prompt", ("metrics", "i2l_4", "prompt_accuracy", "mean")),
         ("leakage", ("leakage", "i2l_1", "excess", "mean")),
         ("quality", ("metrics", "null", "kid", "hi")),
@@ -145,7 +187,10 @@ def test_what_is_no_number_fails(axis, path, value):
     assert axis in failed_axes(candidate)
 
 
-@pytest.mark.parametrize("section", ["metrics", "leakage", "robustness", "held_out", "schema"])
+@pytest.mark.parametrize(
+    "section",
+    ["metrics", "loss_high_sigma", "leakage", "robustness", "held_out", "schema", "num_styles"],
+)
 def test_missing_section_fails(section):
     candidate = report()
     del candidate[section]
@@ -153,7 +198,7 @@ def test_missing_section_fails(section):
 
 
 def test_empty_report_fails_everywhere():
-    axes = {"report", "style", "prompt", "leakage", "quality", "copying", "robustness"}
+    axes = {"report", "style", "loss", "prompt", "leakage", "quality", "copying", "robustness"}
     assert failed_axes({}) == axes
     assert "style" in failed_axes(report(), {})
 

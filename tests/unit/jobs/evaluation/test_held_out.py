@@ -7,6 +7,7 @@ import pytest
 from i2l_model.errors import InputError
 from jobs.evaluation.config import EvaluationConfig
 from jobs.evaluation.held_out import choose_held_out
+from jobs.evaluation.held_out_images import TestImages, read_test_images
 from tests.grid_pairs import SEED, write_grid_pairs
 
 CONFIG = EvaluationConfig(num_styles=6, num_prompts=4, num_seeds=2, loss_num_targets=3)
@@ -15,6 +16,10 @@ CONFIG = EvaluationConfig(num_styles=6, num_prompts=4, num_seeds=2, loss_num_tar
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> str:
     return write_grid_pairs(tmp_path_factory.mktemp("pairs"))
+
+
+def read(folder: Path) -> TestImages:
+    return read_test_images(str(folder), num_styles=2, max_pairs_per_style=9, seed=0)
 
 
 def test_prompts_references_and_targets_share_no_content(pairs):
@@ -91,12 +96,38 @@ def test_images_that_serve_training_pairs_are_left_out(tmp_path):
     assert "component-101" not in {style.name for style in held_out.styles}
 
 
+def test_images_of_another_shard_with_the_same_keys_are_kept(tmp_path):
+    pairs = write_grid_pairs(tmp_path, labelled=False, train=[101])
+    rows = pq.read_table(tmp_path / "index.parquet").to_pylist()
+    for row in rows:
+        if row["split"] == "train":
+            row["target_shard"] = "corpus-00001.tar"
+            row["ref_shards"] = ["corpus-00001.tar"] * len(row["ref_keys"])
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "index.parquet")
+    held_out = choose_held_out(pairs, CONFIG)
+    assert held_out.num_shared_keys == 0
+    assert "component-101" in {style.name for style in held_out.styles}
+
+
+def test_two_shards_with_the_same_keys_mix_no_pictures(tmp_path):
+    write_grid_pairs(tmp_path, labelled=False, test=[100], train=[])
+    ((_, images),) = read(tmp_path).styles.items()
+    rows = pq.read_table(tmp_path / "index.parquet").to_pylist()
+    rows[1]["target_key"] = rows[0]["target_key"]
+    rows[1]["target_shard"] = "corpus-00001.tar"
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "index.parquet")
+    ((_, mixed),) = read(tmp_path).styles.items()
+    assert {image.data for image in mixed} == {image.data for image in images}
+    assert len({image.key for image in mixed}) == len(images) - 1
+
+
 def test_styles_seen_in_training_are_left_out_though_their_images_differ(tmp_path: Path):
     pairs = write_grid_pairs(tmp_path, train=[100, 101])
     rows = pq.read_table(tmp_path / "index.parquet").to_pylist()
     for row in rows:
         if row["split"] == "train":
             row["target_key"], row["ref_keys"] = "other", ["another"]
+            row["ref_shards"] = row["ref_shards"][:1]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "index.parquet")
     held_out = choose_held_out(pairs, CONFIG)
     assert held_out.num_seen_styles == 2

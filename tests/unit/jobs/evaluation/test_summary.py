@@ -117,5 +117,6 @@ def test_page_words_follow_the_figures(figures):
     assert values["Closed to a trained LoRA"] == "50 %"
     assert values["Leakage"] == "+50.0 %"
     assert "120× as long" in report_view.match_sentence(report, "i2l_4")
+    assert "wrong refs minus i2L, 4 refs: 0.250 [" in report_view.loss_panel(report).note
     bars = {bar.condition: bar for bar in report_view.style_panels(report)[0].bars}
     assert bars["null"].width == pytest.approx(5 / 3 * bars["i2l_4"].width)
