@@ -68,13 +68,18 @@ class HeldOutStyle:
 
 @dataclass(frozen=True, slots=True)
 class HeldOutSet:
-    """All styles of an evaluation."""
+    """All styles of an evaluation.
+
+    Attributes:
+        num_short_styles: Styles with fewer references than the largest count asks for.
+    """
 
     styles: tuple[HeldOutStyle, ...]
     has_oracle: bool
     content_hash: str
     num_shared_keys: int
     num_seen_styles: int
+    num_short_styles: int
 
     @property
     def subjects(self) -> frozenset[str]:
@@ -128,6 +133,7 @@ def choose_held_out(pairs_uri: str, config: EvaluationConfig) -> HeldOutSet:
         content_hash=_content_hash(styles, config),
         num_shared_keys=images.num_shared_keys,
         num_seen_styles=images.num_seen_styles,
+        num_short_styles=sum(_is_short(division, config) for division in divisions),
     )
 
 
@@ -144,7 +150,12 @@ def _divide(images: TestImages, config: EvaluationConfig) -> list[_Division]:
         num_refs = min(config.max_refs, len(distinct) - 1)
         if num_refs >= 1:
             divisions.append(_Division(name, distinct[:num_refs], distinct[num_refs:]))
-    return divisions
+    # Where there is a choice, no condition gets fewer references than its name says.
+    return sorted(divisions, key=lambda division: _is_short(division, config))
+
+
+def _is_short(division: _Division, config: EvaluationConfig) -> bool:
+    return len(division.references) < config.max_refs
 
 
 def _complete(

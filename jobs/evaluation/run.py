@@ -181,6 +181,7 @@ def _describe_held_out(held_out: HeldOutSet) -> dict[str, Any]:
         "has_oracle": held_out.has_oracle,
         "num_shared_keys": held_out.num_shared_keys,
         "num_seen_styles": held_out.num_seen_styles,
+        "num_short_styles": held_out.num_short_styles,
         "styles": [
             {
                 "name": style.name,

@@ -109,6 +109,21 @@ def test_images_of_another_shard_with_the_same_keys_are_kept(tmp_path):
     assert "component-101" in {style.name for style in held_out.styles}
 
 
+def test_styles_of_too_few_references_are_the_last_choice_and_counted(tmp_path):
+    pairs = write_grid_pairs(tmp_path, labelled=False, test=range(100, 103), train=[])
+    rows = pq.read_table(tmp_path / "index.parquet").to_pylist()
+    row = next(row for row in rows if row["style_id"] == "component-100")
+    shown = {"ref_keys": row["ref_keys"][:3], "ref_shards": row["ref_shards"][:3]}
+    rows.append({**row, **shown, "pair_id": "seen", "split": "train"})
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "index.parquet")
+    every = choose_held_out(pairs, CONFIG.model_copy(update={"num_styles": 3}))
+    assert every.styles[-1].name == "component-100"
+    assert [len(style.references) for style in every.styles] == [4, 4, 1]
+    assert every.num_short_styles == 1
+    best = choose_held_out(pairs, CONFIG.model_copy(update={"num_styles": 2}))
+    assert best.num_short_styles == 0
+
+
 def test_two_shards_with_the_same_keys_mix_no_pictures(tmp_path):
     write_grid_pairs(tmp_path, labelled=False, test=[100], train=[])
     ((_, images),) = read(tmp_path).styles.items()
