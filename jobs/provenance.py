@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from i2l_model.errors import InputError
 from jobs import storage
 
 _PACKAGES = (
@@ -79,6 +80,26 @@ def manifest_hash(entries: Iterable[Mapping[str, Any]]) -> str:
     Places do not count, so that a copied data set keeps its hash; order does not count either.
     """
     return json_hash(sorted([entry["sha256"], entry["size"]] for entry in entries))
+
+
+def pairs_hash(pairs_uri: str) -> str:
+    """Hash of the mined pairs: the manifest's content hash, else of the shards' names and sizes.
+
+    Raises:
+        InputError: If the manifest is no JSON, or there are neither manifest nor shards.
+    """
+    uri = storage.join_uri(pairs_uri, "manifest.json")
+    if storage.exists(uri):
+        try:
+            content = json.loads(storage.read_bytes(uri))
+        except ValueError as error:
+            raise InputError("pairs", uri, "is no JSON", "mine the pairs again") from error
+        return str(content.get("content_hash") or json_hash(content))
+    root = storage.join_uri(pairs_uri, "shards")
+    if not storage.exists(root):
+        raise InputError("pairs", pairs_uri, "holds no shards", "give the output of i2l mine")
+    files = storage.list_files(root, ".tar")
+    return json_hash([[uri[len(root) :], storage.file_size(uri)] for uri in files])
 
 
 def environment_versions() -> dict[str, str]:

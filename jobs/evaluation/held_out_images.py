@@ -94,7 +94,7 @@ def read_test_images(
         InputError: If the index or the test shards are missing.
     """
     index = _read_index(pairs_uri)
-    places = {row["pair_id"]: _places(row) for row in index}
+    places = {row["pair_id"]: _places(row) for row in index if row["split"] == "test"}
     used = {place for row in index if row["split"] != "test" for place in _places(row)}
     styles = sorted(
         {row["style_id"] for row in index if row["split"] == "test"},

@@ -25,6 +25,7 @@ from jobs.provenance import (
     file_hash,
     git_sha,
     json_hash,
+    pairs_hash,
     predictor_hash,
 )
 
@@ -89,7 +90,7 @@ def run_evaluation(
         "backbone": predictor["config"]["backbone"],
         "num_styles": len(held_out.styles),
         "num_refs": list(config.num_refs),
-        "held_out": _describe_held_out(held_out),
+        "held_out": _describe_held_out(held_out, predictor, pairs_uri),
         "prompt_reader": chunks[0].reader,
         **summary.figures(),
         "inputs_hash": inputs_hash,
@@ -175,8 +176,13 @@ def _finished_report(report_uri: str, inputs_hash: str) -> dict[str, Any] | None
     return report if report.get("inputs_hash") == inputs_hash else None
 
 
-def _describe_held_out(held_out: HeldOutSet) -> dict[str, Any]:
+def _describe_held_out(
+    held_out: HeldOutSet, predictor: dict[str, Any], pairs_uri: str
+) -> dict[str, Any]:
+    trained_on = (predictor["provenance"] or {}).get("pairs_hash")
     return {
+        # The split keeps these styles from the training only if it was on the same pairs.
+        "pairs_of_training": trained_on == pairs_hash(pairs_uri),
         "content_hash": held_out.content_hash,
         "has_oracle": held_out.has_oracle,
         "num_shared_keys": held_out.num_shared_keys,

@@ -8,7 +8,6 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from i2l_model.assets import asset_path, available_assets
-from i2l_model.errors import InputError
 from jobs import provenance, storage
 from jobs.registry.tracking import TrackingConfig
 from jobs.training.config import TrainingConfig
@@ -40,26 +39,6 @@ class TrainingJob(BaseModel):
     def predictor_uri(self) -> str:
         """Where the finished predictor goes."""
         return storage.join_uri(self.output_uri, PREDICTOR_FOLDER)
-
-
-def pairs_fingerprint(pairs_uri: str) -> str:
-    """Hash of the mined pairs: the manifest's content hash, else of the shards' names and sizes.
-
-    Raises:
-        InputError: If the manifest is no JSON, or there are neither manifest nor shards.
-    """
-    uri = storage.join_uri(pairs_uri, "manifest.json")
-    if storage.exists(uri):
-        try:
-            content = json.loads(storage.read_bytes(uri))
-        except ValueError as error:
-            raise InputError("pairs", uri, "is no JSON", "mine the pairs again") from error
-        return str(content.get("content_hash") or provenance.json_hash(content))
-    root = storage.join_uri(pairs_uri, "shards")
-    if not storage.exists(root):
-        raise InputError("pairs", pairs_uri, "holds no shards", "give the output of i2l mine")
-    files = storage.list_files(root, ".tar")
-    return provenance.json_hash([[uri[len(root) :], storage.file_size(uri)] for uri in files])
 
 
 def model_fingerprint(path_or_id: str) -> str:

@@ -15,7 +15,7 @@ from jobs.registry.tracking import TrackingConfig
 from jobs.registry.versions import ModelRegistry
 from jobs.training.config import TrainingConfig
 from jobs.training.data import has_split
-from jobs.training.job import backbone_name, model_fingerprint, pairs_fingerprint
+from jobs.training.job import backbone_name, model_fingerprint
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ def describe_origin(
     encoder = config.predictor.encoder.path_or_id
     shaping = {
         "training": config.resolved(),
-        "pairs_hash": pairs_fingerprint(pairs_uri),
+        "pairs_hash": provenance.pairs_hash(pairs_uri),
         "backbone_hash": model_fingerprint(config.backbone),
         "encoder_hash": None if encoder is None else model_fingerprint(encoder),
         "init_hash": init_hash,

@@ -94,6 +94,7 @@ def test_report_has_every_condition_and_part(evaluated):
     assert report["loss_high_sigma"]["i2l_4"]["n"] == 4 * 2
     assert report["speed"]["seconds"]["i2l_1"] > 0
     assert report["held_out"]["has_oracle"]
+    assert not report["held_out"]["pairs_of_training"]  # a predictor without provenance
 
 
 def test_conditions_differ_only_by_the_lora(evaluated):

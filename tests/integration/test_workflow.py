@@ -169,6 +169,11 @@ def test_the_run_ends_with_a_champion_and_says_where_to_look(finished: Finished)
     assert f"--predictor models:/{version.name}@champion" in finished.output
 
 
+def test_the_report_rests_on_the_pairs_of_the_training(finished: Finished) -> None:
+    report = json.loads((finished.root / "report" / "report.json").read_text())
+    assert report["held_out"]["pairs_of_training"]
+
+
 def test_the_page_links_to_what_is_there(finished: Finished) -> None:
     page = (finished.root / "index.html").read_text()
     links = re.findall(r'(?:href|src)="([^"]+)"', page)

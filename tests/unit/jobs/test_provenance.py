@@ -5,6 +5,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from jobs import provenance
+from tests.pair_shards import write_pairs
 
 
 class Config(BaseModel):
@@ -36,3 +37,11 @@ def test_revision_and_versions_are_known() -> None:
     assert provenance.git_sha()
     versions = provenance.environment_versions()
     assert {"python", "numpy", "ray", "torch"} <= set(versions)
+
+
+def test_pairs_without_a_manifest_are_told_apart_by_their_shards(tmp_path: Path) -> None:
+    folder = write_pairs(tmp_path)
+    (folder / "manifest.json").unlink()
+    before = provenance.pairs_hash(str(folder))
+    (folder / "shards" / "train" / "pairs-00001.tar").write_bytes(b"\0" * 1024)
+    assert provenance.pairs_hash(str(folder)) != before

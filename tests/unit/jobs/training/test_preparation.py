@@ -8,7 +8,7 @@ from i2l_model.encoder import EncoderConfig, ReferenceEncoder
 from i2l_model.errors import InputError
 from jobs.registry.tracking import TrackingConfig
 from jobs.training.config import TrainingConfig
-from jobs.training.job import model_fingerprint, pairs_fingerprint
+from jobs.training.job import model_fingerprint
 from jobs.training.preparation import check_pairs, describe_origin, materialise_init
 from jobs.training.worker import build_predictor, predictor_config
 from tests.pair_shards import write_pairs
@@ -39,14 +39,6 @@ def test_the_key_changes_with_what_shapes_the_result(
     assert key(config, pairs) == first
     assert key(config.model_copy(update={"seed": 1}), pairs) != first
     assert key(config, write_pairs(tmp_path, train_styles=5)) != first
-
-
-def test_pairs_without_a_manifest_are_told_apart_by_their_shards(tmp_path: Path) -> None:
-    folder = write_pairs(tmp_path)
-    (folder / "manifest.json").unlink()
-    before = pairs_fingerprint(str(folder))
-    (folder / "shards" / "train" / "pairs-00001.tar").write_bytes(b"\0" * 1024)
-    assert pairs_fingerprint(str(folder)) != before
 
 
 def test_a_retrained_backbone_of_equal_size_has_another_fingerprint(tmp_path: Path) -> None:
