@@ -63,6 +63,20 @@ class Recipe(BaseModel):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _check_gate(self) -> Self:
+        if self.evaluation.num_styles < self.gate.min_num_styles:
+            raise ValueError(
+                f"evaluation.num_styles ({self.evaluation.num_styles}) must be >= "
+                f"gate.min_num_styles ({self.gate.min_num_styles}); change either"
+            )
+        if self.gate.min_closed and not self.evaluation.style_lora_num_styles:
+            raise ValueError(
+                "evaluation.style_lora_num_styles (0) must be >= 1 for gate.min_closed, which "
+                "compares with per-style LoRAs; raise it, or leave min_closed out"
+            )
+        return self
+
 
 def recipe_names() -> list[str]:
     """Return the names of the shipped recipes."""

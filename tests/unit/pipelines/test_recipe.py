@@ -74,6 +74,10 @@ def test_an_unknown_recipe_lists_the_known_ones() -> None:
             "evaluation.held_out_contents=[star]",
             "evaluation.held_out_contents (star) must be in corpus.held_out_contents; add it",
         ),
+        (
+            "evaluation.num_styles=31",
+            "evaluation.num_styles (31) must be >= gate.min_num_styles (32); change either",
+        ),
         ("corpus=null", "set exactly one of corpus and pack"),
     ],
 )
@@ -82,6 +86,11 @@ def test_a_wrong_setting_is_named_on_one_line(override: str, expected: str) -> N
         load_recipe("quickstart", [override])
     assert expected in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_gate_on_the_share_closed_needs_per_style_loras() -> None:
+    with pytest.raises(InputError, match=r"style_lora_num_styles \(0\) must be >= 1"):
+        load_recipe("stylegrid", ["evaluation.style_lora_num_styles=0"])
 
 
 @pytest.mark.parametrize("text", ["a: [", "- a", "", "\xff"])
