@@ -89,7 +89,14 @@ class TrainingConfig(BaseModel):
         ge=0,
         le=1,
         description=f"Share of samples drawn uniformly from sigma {HIGH_SIGMA}–1 instead of the"
-        " backbone's own distribution; more weighs style over detail.",
+        " backbone's own distribution, at the first step; more weighs style over detail.",
+    )
+    final_high_sigma_fraction: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="The same share at the last step, linear in between; None keeps it. Colours are"
+        " decided at high noise and learned first, texture below sigma 0.5.",
     )
 
     learning_rate: float = Field(default=5e-4, gt=0, description="Peak learning rate of AdamW.")
@@ -194,6 +201,13 @@ class TrainingConfig(BaseModel):
         progress = (step - num_warmup) / max(1, self.steps - num_warmup)
         floor = self.final_lr_fraction
         return self.learning_rate * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress)))
+
+    def high_sigma_fraction_at(self, step: int) -> float:
+        """Share of samples of ``step``, counted from 0, whose noise level is drawn high."""
+        first, last = self.high_sigma_fraction, self.final_high_sigma_fraction
+        if last is None:
+            return first
+        return first + (last - first) * min(1.0, step / max(1, self.steps - 1))
 
     def resolved(self) -> dict[str, Any]:
         """Every setting as JSON-ready values, as stored with predictors and runs."""

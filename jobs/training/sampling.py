@@ -118,17 +118,18 @@ def draw_noise(
 ) -> NoiseBatch:
     """Noise of the groups ``slots`` of ``step``, the same on every device.
 
-    A share ``high_sigma_fraction`` of the noise levels is uniform above ``HIGH_SIGMA``, the rest
-    follows the backbone's own distribution.
+    A share ``high_sigma_fraction_at(step)`` of the noise levels is uniform above ``HIGH_SIGMA``, the
+    rest follows the backbone's own distribution.
     """
     num_targets = config.targets_per_style
+    high_fraction = config.high_sigma_fraction_at(step)
     noise, sigmas = [], []
     for slot in slots:
         generator = _generator([config.seed, _NOISE, step, slot])
         noise.append(torch.randn(num_targets, *latent_shape, generator=generator))
         own = backbone.sample_sigmas(num_targets, generator).float().cpu()
         high = 1 - (1 - HIGH_SIGMA) * torch.rand(num_targets, generator=generator)
-        pick = torch.rand(num_targets, generator=generator) < config.high_sigma_fraction
+        pick = torch.rand(num_targets, generator=generator) < high_fraction
         sigmas.append(torch.where(pick, high, own))
     return NoiseBatch(torch.cat(noise), torch.cat(sigmas))
 
