@@ -23,6 +23,16 @@ def test_a_single_step_has_the_full_learning_rate() -> None:
     assert TrainingConfig(steps=1).learning_rate_at(0) == pytest.approx(5e-4)
 
 
+def test_the_share_of_high_noise_falls_linearly_where_it_has_an_end() -> None:
+    kept = TrainingConfig(steps=11, high_sigma_fraction=0.6)
+    assert [kept.high_sigma_fraction_at(step) for step in (0, 10)] == [0.6, 0.6]
+    falling = TrainingConfig(steps=11, high_sigma_fraction=0.6, final_high_sigma_fraction=0.1)
+    shares = [falling.high_sigma_fraction_at(step) for step in (0, 5, 10)]
+    assert shares == pytest.approx([0.6, 0.35, 0.1])
+    one = TrainingConfig(steps=1, high_sigma_fraction=0.6, final_high_sigma_fraction=0.1)
+    assert one.high_sigma_fraction_at(0) == 0.6
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

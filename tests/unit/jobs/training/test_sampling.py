@@ -86,6 +86,9 @@ def test_high_sigma_fraction_moves_the_noise_levels(
     assert float(high.min()) >= 0.7
     assert float(high.max()) <= 1
     assert 0.83 < float(high.mean()) < 0.87
+    falling = config.model_copy(update={"final_high_sigma_fraction": 0.0})
+    last = draw_noise(backbone, falling, LATENT, config.steps - 1, range(1)).sigmas_B
+    assert float(last.min()) < 0.3
 
 
 def test_validation_noise_is_always_the_same() -> None:
