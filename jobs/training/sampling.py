@@ -118,8 +118,8 @@ def draw_noise(
 ) -> NoiseBatch:
     """Noise of the groups ``slots`` of ``step``, the same on every device.
 
-    A share ``high_sigma_fraction_at(step)`` of the noise levels is uniform above ``HIGH_SIGMA``, the
-    rest follows the backbone's own distribution.
+    A share ``high_sigma_fraction_at(step)`` of the noise levels is uniform above ``HIGH_SIGMA``,
+    the rest follows the backbone's own distribution.
     """
     num_targets = config.targets_per_style
     high_fraction = config.high_sigma_fraction_at(step)
