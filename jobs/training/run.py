@@ -22,6 +22,7 @@ from jobs.training.job import (
 from jobs.training.launch import choose_device, fit_workers
 from jobs.training.preparation import check_pairs, describe_origin, materialise_init
 from jobs.training.progress_stream import ProgressFollower
+from jobs.training.recorder import VALIDATION_FOLDER
 
 logger = logging.getLogger(__name__)
 
@@ -154,6 +155,8 @@ def _start_run(
     before = earlier.get("run_id") if same else None
     run_id = tracker.start("train", run_id=before, tags={**tags, "kind": "training"})
     if run_id != before:
+        # Pictures of another training would be taken for this one's.
+        storage.delete(storage.join_uri(output_uri, VALIDATION_FOLDER))
         tracker.log_params({"training": config.resolved(), "init_from": origin["init_from"]})
         record = {"key": origin["key"], "run_id": run_id}
         storage.write_bytes(uri, (json.dumps(record) + "\n").encode())

@@ -111,6 +111,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 @pytest.fixture(scope="module")
 def trained(world: World, ray_cluster: None) -> tuple[TrainingResult, Recording]:
     recording = Recording()
+    pictures = world.folder / "whole" / "validation"
+    pictures.mkdir(parents=True)
+    (pictures / "step-000001.png").write_bytes(b"of another training")
     result = run_training(
         world.config,
         str(world.pairs),
@@ -179,6 +182,14 @@ def test_one_run_holds_metrics_images_and_the_predictor(
     assert {"predictor", "training.json", "images"} <= names
     pictures = sorted(path.name for path in (world.folder / "whole" / "validation").iterdir())
     assert pictures == ["step-000012.png", "step-000024.png"]
+
+
+def test_only_its_own_pictures_are_kept(
+    world: World, trained: tuple[TrainingResult, Recording]
+) -> None:
+    steps = range(world.config.validate_every, world.config.steps + 1, world.config.validate_every)
+    names = sorted(path.name for path in (world.folder / "whole" / "validation").iterdir())
+    assert names == [f"step-{step:06d}.png" for step in steps]
 
 
 def test_a_finished_training_returns_at_once(
