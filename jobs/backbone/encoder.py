@@ -1,8 +1,7 @@
 """Pretrains the tiny reference encoder to see local colour and texture; no labels are used.
 
 Every patch token has to tell, through one linear layer, the colour around it and the energies of
-the style descriptor's filters there. A tower that starts at random learns colour within minutes
-along with a predictor, but hardly any texture.
+the style descriptor's filters there.
 """
 
 # B images, H W pixels, T patches, K filters, D descriptor

@@ -66,8 +66,8 @@ def run_backbone(config: BackboneConfig, output: Path, progress: Progress) -> Ba
     curve and ``check.json``.
     """
     work, started = output / "work", time.monotonic()
-    run_encoder(config, output, progress)
     data = _training_images(config, work, progress)
+    _fit_encoder(config, data, output, progress)
     held_out = rendered_images(
         work / "data",
         config.num_test_images,
@@ -89,9 +89,15 @@ def run_backbone(config: BackboneConfig, output: Path, progress: Progress) -> Ba
 
 def run_encoder(config: BackboneConfig, output: Path, progress: Progress) -> Path:
     """Trains the reference encoder alone, resumably; returns its folder."""
-    work, folder = output / "work", output / "tiny-encoder"
-    data = _training_images(config, work, progress)
-    save_encoder(train_encoder(data, work, progress, config.encoder), folder)
+    data = _training_images(config, output / "work", progress)
+    return _fit_encoder(config, data, output, progress)
+
+
+def _fit_encoder(
+    config: BackboneConfig, data: RenderedImages, output: Path, progress: Progress
+) -> Path:
+    folder = output / "tiny-encoder"
+    save_encoder(train_encoder(data, output / "work", progress, config.encoder), folder)
     return folder
 
 

@@ -12,6 +12,7 @@ Shapes: N images, H = W = SIDE pixels, K filters, D descriptor.
 """
 
 from collections.abc import Sequence
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
@@ -132,6 +133,7 @@ def _unscaled_centre(image: Pixels) -> Pixels:
     return image[top : top + SIDE, left : left + SIDE]
 
 
+@cache
 def filter_bank() -> Float:
     """Log-Gabor filters (K, H, W // 2 + 1) in the Fourier plane, K = scales × orientations."""
     fy = np.fft.fftfreq(SIDE)[:, None]
