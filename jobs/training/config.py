@@ -57,6 +57,22 @@ class PredictorOptions(BaseModel):
         return self
 
 
+class SigmaBand(BaseModel):
+    """A share of the samples whose noise level is uniform between two values."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    low: float = Field(ge=0, lt=1, description="Least sigma.")
+    high: float = Field(gt=0, le=1, description="Greatest sigma.")
+    share: float = Field(ge=0, le=1, description="Share of the samples.")
+
+    @model_validator(mode="after")
+    def _rises(self) -> Self:
+        if self.low >= self.high:
+            raise ValueError(f"low ({self.low}) must be < high ({self.high}); change either")
+        return self
+
+
 class TrainingConfig(BaseModel):
     """One training of a predictor against a frozen backbone."""
 
@@ -84,19 +100,11 @@ class TrainingConfig(BaseModel):
     gradient_checkpointing: bool = Field(
         default=False, description="Recompute the backbone's blocks: less memory, a third slower."
     )
-    high_sigma_fraction: float = Field(
-        default=0.0,
-        ge=0,
-        le=1,
-        description=f"Share of samples drawn uniformly from sigma {HIGH_SIGMA}–1 instead of the"
-        " backbone's own distribution, at the first step; more weighs style over detail.",
-    )
-    final_high_sigma_fraction: float | None = Field(
-        default=None,
-        ge=0,
-        le=1,
-        description="The same share at the last step, linear in between; None keeps it. Colours are"
-        " decided at high noise and learned first, texture below sigma 0.5.",
+    sigma_focus: tuple[SigmaBand, ...] = Field(
+        default=(),
+        description="Bands of noise levels that get more samples than the backbone's own"
+        " distribution gives them. One band holds for the whole run; several follow each other,"
+        " each fading into the next. Colours are decided above sigma 0.7, texture below 0.5.",
     )
 
     learning_rate: float = Field(default=5e-4, gt=0, description="Peak learning rate of AdamW.")
@@ -202,12 +210,14 @@ class TrainingConfig(BaseModel):
         floor = self.final_lr_fraction
         return self.learning_rate * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress)))
 
-    def high_sigma_fraction_at(self, step: int) -> float:
-        """Share of samples of ``step``, counted from 0, whose noise level is drawn high."""
-        first, last = self.high_sigma_fraction, self.final_high_sigma_fraction
-        if last is None:
-            return first
-        return first + (last - first) * min(1.0, step / max(1, self.steps - 1))
+    def sigma_bands_at(self, step: int) -> tuple[SigmaBand, ...]:
+        """The bands of ``step``, counted from 0, with the shares they have then."""
+        position = (len(self.sigma_focus) - 1) * min(1.0, step / max(1, self.steps - 1))
+        weights = [max(0.0, 1 - abs(i - position)) for i in range(len(self.sigma_focus))]
+        return tuple(
+            band.model_copy(update={"share": band.share * weight})
+            for band, weight in zip(self.sigma_focus, weights, strict=True)
+        )
 
     def resolved(self) -> dict[str, Any]:
         """Every setting as JSON-ready values, as stored with predictors and runs."""

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from i2l_model.backbones import Backbone
-from jobs.training.config import HIGH_SIGMA, TrainingConfig
+from jobs.training.config import TrainingConfig
 from jobs.training.data import NO_REF, PairStore
 
 _ORDER, _NUM_REFS, _CHOICE, _NOISE = range(4)  # streams of one seed
@@ -118,19 +118,23 @@ def draw_noise(
 ) -> NoiseBatch:
     """Noise of the groups ``slots`` of ``step``, the same on every device.
 
-    A share ``high_sigma_fraction_at(step)`` of the noise levels is uniform above ``HIGH_SIGMA``,
-    the rest follows the backbone's own distribution.
+    The shares of ``sigma_bands_at(step)`` are uniform in their bands, the rest follows the
+    backbone's own distribution.
     """
     num_targets = config.targets_per_style
-    high_fraction = config.high_sigma_fraction_at(step)
+    bands = config.sigma_bands_at(step)
     noise, sigmas = [], []
     for slot in slots:
         generator = _generator([config.seed, _NOISE, step, slot])
         noise.append(torch.randn(num_targets, *latent_shape, generator=generator))
-        own = backbone.sample_sigmas(num_targets, generator).float().cpu()
-        high = 1 - (1 - HIGH_SIGMA) * torch.rand(num_targets, generator=generator)
-        pick = torch.rand(num_targets, generator=generator) < high_fraction
-        sigmas.append(torch.where(pick, high, own))
+        chosen = backbone.sample_sigmas(num_targets, generator).float().cpu()
+        place = 1 - torch.rand(num_targets, generator=generator)  # sigma 0 teaches nothing
+        choice = torch.rand(num_targets, generator=generator)
+        for band in bands:
+            within = band.low + (band.high - band.low) * place
+            chosen = torch.where((choice >= 0) & (choice < band.share), within, chosen)
+            choice = choice - band.share
+        sigmas.append(chosen)
     return NoiseBatch(torch.cat(noise), torch.cat(sigmas))
 
 

@@ -61,7 +61,7 @@ class World:
                 "targets_per_style": 2,
                 "max_refs": 3,
                 "learning_rate": 1e-2,
-                "high_sigma_fraction": 0.25,
+                "sigma_focus": [{"low": 0.7, "high": 1.0, "share": 0.25}],
                 "checkpoint_every": 6,
                 "validate_every": 12,
                 "log_every": 2,

@@ -3,7 +3,7 @@ from itertools import pairwise
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from jobs.training.config import PredictorOptions, TrainingConfig
+from jobs.training.config import PredictorOptions, SigmaBand, TrainingConfig
 
 
 def test_learning_rate_rises_then_falls_to_its_floor() -> None:
@@ -23,14 +23,21 @@ def test_a_single_step_has_the_full_learning_rate() -> None:
     assert TrainingConfig(steps=1).learning_rate_at(0) == pytest.approx(5e-4)
 
 
-def test_the_share_of_high_noise_falls_linearly_where_it_has_an_end() -> None:
-    kept = TrainingConfig(steps=11, high_sigma_fraction=0.6)
-    assert [kept.high_sigma_fraction_at(step) for step in (0, 10)] == [0.6, 0.6]
-    falling = TrainingConfig(steps=11, high_sigma_fraction=0.6, final_high_sigma_fraction=0.1)
-    shares = [falling.high_sigma_fraction_at(step) for step in (0, 5, 10)]
-    assert shares == pytest.approx([0.6, 0.35, 0.1])
-    one = TrainingConfig(steps=1, high_sigma_fraction=0.6, final_high_sigma_fraction=0.1)
-    assert one.high_sigma_fraction_at(0) == 0.6
+def test_sigma_bands_follow_each_other() -> None:
+    colour, texture = SigmaBand(low=0.7, high=1, share=0.6), SigmaBand(low=0, high=0.5, share=0.8)
+    kept = TrainingConfig(steps=11, sigma_focus=(colour,))
+    assert kept.sigma_bands_at(0) == kept.sigma_bands_at(10) == (colour,)
+    moving = TrainingConfig(steps=11, sigma_focus=(colour, texture))
+    shares = [[band.share for band in moving.sigma_bands_at(step)] for step in (0, 5, 10)]
+    assert shares[0] == pytest.approx([0.6, 0])
+    assert shares[1] == pytest.approx([0.3, 0.4])
+    assert shares[2] == pytest.approx([0, 0.8])
+    assert TrainingConfig(steps=1).sigma_bands_at(0) == ()
+
+
+def test_a_sigma_band_that_falls_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"low \(0.5\) must be < high \(0.2\)"):
+        SigmaBand(low=0.5, high=0.2, share=1)
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,11 @@
 from collections import Counter
 
 import numpy as np
+import pytest
 import torch
 
 from i2l_model.backbones import Backbone
-from jobs.training.config import TrainingConfig
+from jobs.training.config import SigmaBand, TrainingConfig
 from jobs.training.data import NO_REF, PairStore
 from jobs.training.sampling import StyleSampler, draw_noise, fixed_noise
 
@@ -75,20 +76,28 @@ def test_a_style_with_few_targets_repeats_them(store: PairStore, config: Trainin
     assert sampler.batch(0, range(4)).targets_NK.shape == (4, 9)
 
 
-def test_high_sigma_fraction_moves_the_noise_levels(
+def test_a_sigma_band_takes_its_share_of_the_noise_levels(
     backbone: Backbone, config: TrainingConfig
 ) -> None:
-    config = config.model_copy(update={"targets_per_style": 500})
-    own = draw_noise(backbone, config, LATENT, 0, range(1)).sigmas_B
-    config = config.model_copy(update={"high_sigma_fraction": 1.0})
-    high = draw_noise(backbone, config, LATENT, 0, range(1)).sigmas_B
+    config = config.model_copy(update={"targets_per_style": 2000})
+
+    def sigmas(step: int, *bands: SigmaBand) -> torch.Tensor:
+        focused = config.model_copy(update={"sigma_focus": bands})
+        return draw_noise(backbone, focused, LATENT, step, range(1)).sigmas_B
+
+    own = sigmas(0)
     assert float(own.min()) < 0.3
-    assert float(high.min()) >= 0.7
-    assert float(high.max()) <= 1
-    assert 0.83 < float(high.mean()) < 0.87
-    falling = config.model_copy(update={"final_high_sigma_fraction": 0.0})
-    last = draw_noise(backbone, falling, LATENT, config.steps - 1, range(1)).sigmas_B
-    assert float(last.min()) < 0.3
+    high = SigmaBand(low=0.7, high=1, share=1)
+    everything_high = sigmas(0, high)
+    assert float(everything_high.min()) >= 0.7
+    assert float(everything_high.max()) <= 1
+    assert 0.83 < float(everything_high.mean()) < 0.87
+    half = sigmas(0, high.model_copy(update={"share": 0.5}))
+    own_above = float((own >= 0.7).float().mean())
+    assert float((half >= 0.7).float().mean()) == pytest.approx(0.5 + 0.5 * own_above, abs=0.04)
+    low = SigmaBand(low=0.1, high=0.2, share=1)
+    assert float(sigmas(0, high, low).min()) >= 0.7
+    assert float(sigmas(config.steps - 1, high, low).max()) <= 0.2
 
 
 def test_validation_noise_is_always_the_same() -> None:
