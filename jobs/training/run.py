@@ -3,7 +3,9 @@
 import json
 import logging
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -90,32 +92,27 @@ def run_training(
     attempt = checkpoints.start_attempt(
         storage.join_uri(output_uri, CHECKPOINTS_FOLDER, origin["key"][:_KEY_LENGTH])
     )
-    tracker = _start_run(tracking, config, output_uri, origin)
-    ensure_ray()
-    job = TrainingJob(
-        config=config,
-        pairs_uri=pairs_uri,
-        output_uri=output_uri,
-        tracking=tracking,
-        device=choose_device(config),
-        key=origin["key"],
-        pairs_hash=origin["pairs_hash"],
-        init_uri=init_uri,
-        resume_uri=attempt.resume_uri,
-        run_id=tracker.run_id,
-        origin={**origin, "run_id": tracker.run_id},
-    )
-    try:
+    with _tracked_run(tracking, config, output_uri, origin) as tracker:
+        ensure_ray()
+        job = TrainingJob(
+            config=config,
+            pairs_uri=pairs_uri,
+            output_uri=output_uri,
+            tracking=tracking,
+            device=choose_device(config),
+            key=origin["key"],
+            pairs_hash=origin["pairs_hash"],
+            init_uri=init_uri,
+            resume_uri=attempt.resume_uri,
+            run_id=tracker.run_id,
+            origin={**origin, "run_id": tracker.run_id},
+        )
         with ProgressFollower(output_uri, progress or NullProgress()):
             fit_workers(job, attempt.uri)
         result = _finished(output_uri, job.key)
         assert result is not None, "the workers finished without a predictor"
         _log_result(tracker, job, result)
-    except BaseException as error:
-        tracker.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
-        raise
-    tracker.finish()
-    return TrainingResult(result.predictor_uri, result.run_id, result.metrics, result.step)
+    return replace(result, reused=False)
 
 
 def _workspace(output_uri: str) -> Path:
@@ -141,6 +138,20 @@ def _read_json(uri: str) -> dict[str, Any]:
     except ValueError:
         return {}
     return value if isinstance(value, dict) else {}
+
+
+@contextmanager
+def _tracked_run(
+    tracking: TrackingConfig, config: TrainingConfig, output_uri: str, origin: dict[str, Any]
+) -> Iterator[Tracker]:
+    """The MLflow run of a training, ended with the status that fits."""
+    tracker = _start_run(tracking, config, output_uri, origin)
+    try:
+        yield tracker
+    except BaseException as error:
+        tracker.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+        raise
+    tracker.finish()
 
 
 def _start_run(
