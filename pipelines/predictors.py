@@ -44,10 +44,9 @@ def local_predictor(predictor: str | None, tracking: "TrackingConfig") -> Iterat
 
             require_registry(tracking)
             yield ModelRegistry(tracking).download(predictor, scratch)
-        elif storage.is_s3(predictor):
+            return
+        if storage.is_s3(predictor):
             folder = storage.download_folder(predictor, scratch)
-            check_predictor(str(folder), predictor)
-            yield folder
         else:
             folder = storage.local_path(predictor)
             if not folder.is_dir():
@@ -55,8 +54,8 @@ def local_predictor(predictor: str | None, tracking: "TrackingConfig") -> Iterat
                     "--predictor", predictor, "is no folder",
                     "name a predictor folder, or models:/NAME@champion",
                 )  # fmt: skip
-            check_predictor(str(folder), predictor)
-            yield folder
+        check_predictor(str(folder), predictor)
+        yield folder
 
 
 def require_registry(tracking: "TrackingConfig") -> None:
