@@ -222,9 +222,7 @@ def _registered(context: StepContext, outputs: Outputs) -> "PredictorVersion | N
     database = context.tracking.database
     if database is not None and not database.is_file():
         return None
-    wanted = (outputs["model"], outputs["version"])
-    found = ModelRegistry(context.tracking).list_versions()
-    return next((each for each in found if (each.name, each.version) == wanted), None)
+    return ModelRegistry(context.tracking).find(outputs["model"], outputs["version"])
 
 
 def _size_and_time(path: Path) -> tuple[int, int]:

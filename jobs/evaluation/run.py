@@ -22,7 +22,6 @@ from jobs.progress import NullProgress, Progress
 from jobs.provenance import (
     config_hash,
     environment_versions,
-    file_hash,
     git_sha,
     json_hash,
     pairs_hash,
@@ -200,12 +199,11 @@ def _describe_held_out(
 
 
 def _provenance(config: EvaluationConfig, pairs_uri: str) -> dict[str, Any]:
-    manifest_uri = storage.join_uri(pairs_uri, "manifest.json")
     return {
         "config": config.model_dump(mode="json"),
         "config_hash": config_hash(config),
         "pairs": pairs_uri,
-        "pairs_manifest_hash": file_hash(manifest_uri) if storage.exists(manifest_uri) else None,
+        "pairs_hash": pairs_hash(pairs_uri),
         "git_sha": git_sha(),
         "versions": environment_versions(),
     }

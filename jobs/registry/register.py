@@ -44,7 +44,6 @@ def register_version(
     report_uri: str,
     *,
     samples_uri: str | None = None,
-    pairs_manifest_hash: str | None = None,
     name: str | None = None,
 ) -> PredictorVersion:
     """Register a predictor with its report and samples, and point ``candidate`` at the version.
@@ -57,7 +56,6 @@ def register_version(
         report_uri: The evaluation's report.json; the files beside it are registered with it.
         samples_uri: Folder with loras/*.safetensors and images/*.png; None: ``samples`` beside
             the report.
-        pairs_manifest_hash: Hash of the training pairs; None: as the provenance says.
         name: Registered model; None: ``i2l-<backbone>``.
 
     Raises:
@@ -68,7 +66,7 @@ def register_version(
     with tempfile.TemporaryDirectory(prefix="i2l-register-") as scratch:
         staged = _stage(Path(scratch), predictor_uri, report_uri, samples_uri)
         name = name or model_name(str(staged.config["backbone"]))
-        tags = _tags(staged, pairs_manifest_hash)
+        tags = _tags(staged)
         version = _find(registry, name, tags)
         if version is None:
             version = _upload(tracking, registry, name, staged, tags)
@@ -150,12 +148,12 @@ def _read_json(path: Path, name: str) -> dict[str, Any]:
     return value
 
 
-def _tags(staged: _Staged, pairs_manifest_hash: str | None) -> dict[str, str]:
+def _tags(staged: _Staged) -> dict[str, str]:
     origin = staged.provenance
     return {
         PREDICTOR_HASH_TAG: staged.predictor_sha256,
         REPORT_HASH_TAG: staged.report_sha256,
-        "pairs_manifest_hash": pairs_manifest_hash or str(origin.get("pairs_hash", "unknown")),
+        "pairs_hash": str(origin.get("pairs_hash", "unknown")),
         "git_sha": str(origin.get("git_sha", "unknown")),
         "config_hash": str(origin.get("config_hash", "unknown")),
         "training_run_id": str(origin.get("run_id", "unknown")),

@@ -124,6 +124,12 @@ class ModelRegistry:
             entry = self.client.get_model_version(name, str(version))
             return _to_version(entry, self._aliases(name))
 
+    def find(self, name: str, version: int) -> PredictorVersion | None:
+        """As ``get``, with None where there is no such version."""
+        with _none_if_missing():
+            return self.get(name, version)
+        return None
+
     def get_by_alias(self, name: str, alias: str) -> PredictorVersion:
         """The version that ``alias`` points at.
 
@@ -136,12 +142,9 @@ class ModelRegistry:
 
     def find_by_alias(self, name: str, alias: str) -> PredictorVersion | None:
         """As ``get_by_alias``, with None where there is no such model or alias."""
-        try:
+        with _none_if_missing():
             return self.get_by_alias(name, alias)
-        except InputError as error:
-            if error.problem != "does not exist":
-                raise
-            return None
+        return None
 
     def _aliases(self, name: str) -> dict[str, int]:
         aliases = self.client.get_registered_model(name).aliases
@@ -268,6 +271,15 @@ class ModelRegistry:
                 fix = "check the artifact store, or register the predictor again"
                 raise InputError("version", version.uri, problem, fix) from error
             shutil.copytree(found, target, dirs_exist_ok=True)
+
+
+@contextmanager
+def _none_if_missing() -> Iterator[None]:
+    try:
+        yield
+    except InputError as error:
+        if error.problem != "does not exist":
+            raise
 
 
 def _to_version(entry: Any, aliases: dict[str, int]) -> PredictorVersion:

@@ -13,11 +13,9 @@ def test_a_version_holds_predictor_report_and_samples(
     tracking: TrackingConfig, registry: ModelRegistry, tmp_path: Path
 ) -> None:
     made = Artefacts(tmp_path / "made", "whole")
-    version = register_version(
-        tracking, str(made.predictor), str(made.report), pairs_manifest_hash="p9"
-    )
+    version = register_version(tracking, str(made.predictor), str(made.report))
     assert (version.name, version.version, version.aliases) == ("i2l-whole", 1, ("candidate",))
-    assert version.tags["pairs_manifest_hash"] == "p9"
+    assert version.tags["pairs_hash"] == "p1"
     assert version.tags["git_sha"] == "abc"
     assert version.tags["config_hash"] == "c1"
     registry.download_files(version, "report", tmp_path / "report")
