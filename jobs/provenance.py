@@ -21,6 +21,19 @@ _PACKAGES = (
 _CHUNK_BYTES = 1 << 20
 UNKNOWN = "unknown"
 
+# How work is spread, kept and shown: the result of a job does not depend on it.
+_EXECUTION_SETTINGS = {
+    "checkpoint_every",
+    "cpus_per_worker",
+    "gpus_per_worker",
+    "keep_last",
+    "log_every",
+    "max_failures",
+    "num_workers",
+    "threads_per_worker",
+    "workers",
+}
+
 
 def git_sha() -> str:
     """Commit of the running source with "-dirty" if files differ; "unknown" outside a checkout."""
@@ -43,6 +56,17 @@ def json_hash(value: Any) -> str:
     """sha256 of a JSON-ready value, independent of the order of keys."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def without_execution(settings: Any) -> Any:
+    """JSON-ready settings without those that only say how the work is spread."""
+    if not isinstance(settings, dict):
+        return settings
+    return {
+        name: without_execution(value)
+        for name, value in settings.items()
+        if name not in _EXECUTION_SETTINGS
+    }
 
 
 def config_hash(model: BaseModel) -> str:

@@ -3,6 +3,8 @@
 Recipe and workspace are settings of the ``runner`` resource, which the launchpad can change.
 """
 
+from collections.abc import Iterator
+
 import dagster as dg
 
 from jobs.progress import LogProgress
@@ -27,18 +29,20 @@ _RUNNER_SETTINGS = {
 
 
 @dg.resource(config_schema=_RUNNER_SETTINGS)
-def step_runner(context: dg.InitResourceContext) -> StepRunner:
-    """Make the runner of a Dagster run."""
+def step_runner(context: dg.InitResourceContext) -> Iterator[StepRunner]:
+    """Make the runner of a Dagster run, which holds the workspace until its end."""
     settings = context.resource_config
     recipe = load_recipe(settings["recipe"], settings["overrides"])
     workspace = Workspace(settings["workspace"] or DEFAULT_ROOT / recipe.name)
     workspace.create()
-    return StepRunner(StepContext(recipe, workspace, LogProgress()), LogDisplay())
+    with workspace.locked():
+        yield StepRunner(StepContext(recipe, workspace, LogProgress()), LogDisplay())
 
 
 defs = dg.Definitions(
     assets=ASSETS,
     asset_checks=ASSET_CHECKS,
-    jobs=[dg.define_asset_job("workflow", selection="*", executor_def=dg.in_process_executor)],
+    jobs=[dg.define_asset_job("workflow", selection="*")],
+    executor=dg.in_process_executor,  # one process holds the workspace
     resources={"runner": step_runner},
 )

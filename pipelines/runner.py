@@ -4,25 +4,15 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Protocol
 
+from jobs.provenance import without_execution
 from pipelines.interrupts import CheckedProgress, Interrupts
 from pipelines.markers import Marker, Markers, StepKey, fingerprint
 from pipelines.refusals import Refused
 from pipelines.steps import Outputs, StepContext
 
 logger = logging.getLogger(__name__)
-
-# How work is spread and shown; a change here does not make finished outputs stale.
-_EXECUTION_SETTINGS = {
-    "cpus_per_worker",
-    "gpus_per_worker",
-    "log_every",
-    "max_failures",
-    "num_workers",
-    "threads_per_worker",
-    "workers",
-}
 
 
 @dataclass(frozen=True)
@@ -179,18 +169,7 @@ class StepRunner:
         settings = self.context.recipe.model_dump(mode="json", include=set(step.settings))
         contents = {name: self.context.outputs[name]["content"] for name in step.needs}
         outside = step.outside(self.context) if step.outside else None
-        return StepKey(fingerprint(_what_counts(settings)), fingerprint([contents, outside]))
-
-
-def _what_counts(settings: Any) -> Any:
-    """Return the settings without those that only say how the work is spread."""
-    if not isinstance(settings, dict):
-        return settings
-    return {
-        name: _what_counts(value)
-        for name, value in settings.items()
-        if name not in _EXECUTION_SETTINGS
-    }
+        return StepKey(fingerprint(without_execution(settings)), fingerprint([contents, outside]))
 
 
 def _first_line(function: Callable[..., object], default: str) -> str:

@@ -164,12 +164,12 @@ def is_registered(context: StepContext, outputs: Outputs) -> bool:
     return _registered(context, outputs) is not None
 
 
-def is_champion(context: StepContext, outputs: Outputs) -> bool:
-    """Whether the version still is the champion."""
-    from jobs.registry.versions import CHAMPION
+def was_promoted(context: StepContext, outputs: Outputs) -> bool:
+    """Whether the version was made champion; a later rollback or champion is left alone."""
+    from jobs.registry.promotion import PROMOTED_TAG
 
     version = _registered(context, outputs)
-    return version is not None and CHAMPION in version.aliases
+    return version is not None and PROMOTED_TAG in version.tags
 
 
 def own_images(context: StepContext) -> object:

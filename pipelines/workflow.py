@@ -25,7 +25,7 @@ STEPS = (
         "predictor",
         steps.train_predictor,
         needs=("pairs",),
-        settings=("training", "warm_start"),
+        settings=("acceptance", "training", "warm_start"),
         outside=steps.initial_weights,
     ),
     Step(
@@ -46,7 +46,7 @@ STEPS = (
         steps.promote_champion,
         needs=("version",),
         settings=("gate",),
-        holds=steps.is_champion,
+        holds=steps.was_promoted,
     ),
 )
 CHECKS = (

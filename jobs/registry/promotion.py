@@ -11,6 +11,8 @@ from jobs.registry.versions import CANDIDATE, CHAMPION, ModelRegistry, Predictor
 
 logger = logging.getLogger(__name__)
 
+PROMOTED_TAG = "promoted_at"
+
 
 class Decision(Protocol):
     """What promotion needs to know of a gate's decision."""
@@ -68,7 +70,7 @@ def promote(
             history = _history_up_to(registry.champion_history(name), current)
             registry.move_champion(name, [*history, target.version])
         gate = "not asked" if decision is None else "passed"
-        registry.tag(target, {"promoted_at": _now(), "gate": gate})
+        registry.tag(target, {PROMOTED_TAG: _now(), "gate": gate})
     logger.info("%s: champion is version %d (before: %s)", name, target.version, current)
     return registry.get(name, target.version)
 

@@ -98,7 +98,7 @@ def describe_origin(
     return {
         "schema": 1,
         **shaping,
-        "key": provenance.json_hash(shaping),
+        "key": provenance.json_hash(provenance.without_execution(shaping)),
         "config_hash": provenance.config_hash(config),
         "init_from": init_from,
         "git_sha": provenance.git_sha(),

@@ -184,14 +184,6 @@ def test_one_run_holds_metrics_images_and_the_predictor(
     assert pictures == ["step-000012.png", "step-000024.png"]
 
 
-def test_only_its_own_pictures_are_kept(
-    world: World, trained: tuple[TrainingResult, Recording]
-) -> None:
-    steps = range(world.config.validate_every, world.config.steps + 1, world.config.validate_every)
-    names = sorted(path.name for path in (world.folder / "whole" / "validation").iterdir())
-    assert names == [f"step-{step:06d}.png" for step in steps]
-
-
 def test_a_finished_training_returns_at_once(
     world: World, trained: tuple[TrainingResult, Recording]
 ) -> None:

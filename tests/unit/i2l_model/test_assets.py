@@ -41,3 +41,10 @@ def test_a_package_without_assets_says_so(tmp_path: Path, monkeypatch: pytest.Mo
     assert assets.available_assets() == ()
     with pytest.raises(InputError, match="use one of: none"):
         assets.asset_path("tiny-zimage")
+
+
+@pytest.mark.parametrize("name", assets.available_assets())
+def test_what_ships_is_small_and_holds_nothing_to_unpickle(name: str) -> None:
+    files = [path for path in assets.asset_path(name).rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} <= {".json", ".jinja", ".safetensors", ".txt"}
+    assert sum(path.stat().st_size for path in files) <= 16 * 2**20

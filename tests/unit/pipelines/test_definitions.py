@@ -1,7 +1,22 @@
-import dagster as dg
+from pathlib import Path
 
-from pipelines.definitions import defs
+import dagster as dg
+import pytest
+
+from i2l_model.errors import InputError
+from pipelines.definitions import defs, step_runner
 from pipelines.workflow import CHECKS, STEPS
+from pipelines.workspace import Workspace
+
+
+def test_a_run_holds_its_workspace(tmp_path: Path) -> None:
+    settings = {"runner": {"config": {"workspace": str(tmp_path)}}}
+    with (
+        dg.build_resources({"runner": step_runner}, resource_config=settings),
+        pytest.raises(InputError, match="is in use by a run"),
+        Workspace(tmp_path).locked(),
+    ):
+        pass
 
 
 def test_definitions_load() -> None:

@@ -38,6 +38,7 @@ def test_the_key_changes_with_what_shapes_the_result(
     first = key(config, pairs)
     assert key(config, pairs) == first
     assert key(config.model_copy(update={"seed": 1}), pairs) != first
+    assert key(config.model_copy(update={"max_failures": 3, "log_every": 7}), pairs) == first
     assert key(config, write_pairs(tmp_path, train_styles=5)) != first
 
 

@@ -90,7 +90,7 @@ def test_the_loss_falls(workshop: Workshop) -> None:
     assert trainer.state.history[0]["optim/grad_norm"] > 0
 
 
-@pytest.mark.parametrize("zero_stage", [0, 2])
+@pytest.mark.parametrize("zero_stage", [0, 2, 3])
 def test_restored_equals_uninterrupted(workshop: Workshop, zero_stage: int) -> None:
     whole = workshop.build(zero_stage=zero_stage)
     run(whole, 0, 3)

@@ -54,6 +54,18 @@ def test_predict_writes_the_format_that_was_asked_for(
         assert all(key.startswith(prefix) for key in file.keys())  # noqa: SIM118
 
 
+def test_the_shipped_predictor_is_the_default_and_gives_each_style_a_lora_of_its_own(
+    references: list[str], tmp_path: Path
+) -> None:
+    files = [tmp_path / f"{n}.safetensors" for n in range(2)]
+    for image, file in zip(references, files, strict=False):
+        assert run(["predict", image, "--output", str(file)]) == 0
+    first, second = (load_lora(file) for file in files)
+    assert first[1]["i2l.backbone"] == "tiny-zimage"
+    assert first_delta(first[0]).isfinite().all()
+    assert not torch.allclose(first_delta(first[0]), first_delta(second[0]))
+
+
 def test_the_file_says_where_it_comes_from(predict: Predict) -> None:
     assert predict("--strength", "0.5", "--weights", "2", "1") == 0
     _, metadata = load_lora(predict.output)
