@@ -8,7 +8,7 @@ import logging
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -126,9 +126,7 @@ class ModelRegistry:
 
     def find(self, name: str, version: int) -> PredictorVersion | None:
         """As ``get``, with None where there is no such version."""
-        with _none_if_missing():
-            return self.get(name, version)
-        return None
+        return _none_if_missing(lambda: self.get(name, version))
 
     def get_by_alias(self, name: str, alias: str) -> PredictorVersion:
         """The version that ``alias`` points at.
@@ -142,9 +140,7 @@ class ModelRegistry:
 
     def find_by_alias(self, name: str, alias: str) -> PredictorVersion | None:
         """As ``get_by_alias``, with None where there is no such model or alias."""
-        with _none_if_missing():
-            return self.get_by_alias(name, alias)
-        return None
+        return _none_if_missing(lambda: self.get_by_alias(name, alias))
 
     def _aliases(self, name: str) -> dict[str, int]:
         aliases = self.client.get_registered_model(name).aliases
@@ -273,13 +269,13 @@ class ModelRegistry:
             shutil.copytree(found, target, dirs_exist_ok=True)
 
 
-@contextmanager
-def _none_if_missing() -> Iterator[None]:
+def _none_if_missing(look_up: Callable[[], PredictorVersion]) -> PredictorVersion | None:
     try:
-        yield
+        return look_up()
     except InputError as error:
         if error.problem != "does not exist":
             raise
+        return None
 
 
 def _to_version(entry: Any, aliases: dict[str, int]) -> PredictorVersion:
