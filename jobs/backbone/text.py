@@ -1,13 +1,11 @@
 """The tiny text side: a byte-level BPE tokenizer and a small Qwen3, both for stylegrid captions."""
 
-import json
-
 import numpy as np
 import torch
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor
 from transformers import Qwen2Tokenizer, Qwen3Config, Qwen3Model
 
+from i2l_model.backbones.tiny import build_tokenizer
 from jobs.corpus.captions import caption
 from jobs.corpus.contents import CONTENT_NAMES
 from jobs.corpus.styles import sample_style
@@ -15,14 +13,6 @@ from jobs.corpus.styles import sample_style
 VOCAB_SIZE = 640
 TEXT_DIM = 128
 NUM_CORPUS_CAPTIONS = 6_000
-SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
-WORD_PATTERN = r" ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+"
-CHAT_TEMPLATE = (
-    "{%- for message in messages %}"
-    "{{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}"
-    "{%- endfor %}"
-    "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"
-)
 
 
 def _caption_corpus() -> list[str]:
@@ -33,33 +23,10 @@ def _caption_corpus() -> list[str]:
     ]
 
 
-def build_tokenizer() -> Qwen2Tokenizer:
+def build_caption_tokenizer() -> Qwen2Tokenizer:
     """A Qwen2 tokenizer whose merges were learned from stylegrid captions; any text encodes."""
-    trained = Tokenizer(models.BPE())
-    trained.normalizer = normalizers.NFC()
-    trained.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(WORD_PATTERN), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    trained.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=VOCAB_SIZE,
-        special_tokens=list(SPECIAL_TOKENS),
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
     turns = [f"user\n{text}" for text in _caption_corpus()] + ["assistant\n"] * 10
-    trained.train_from_iterator(turns, trainer)
-    model = json.loads(trained.to_str())["model"]
-    return Qwen2Tokenizer(
-        vocab=model["vocab"],
-        merges=[tuple(merge) for merge in model["merges"]],
-        additional_special_tokens=list(SPECIAL_TOKENS[1:]),
-        chat_template=CHAT_TEMPLATE,
-        model_max_length=512,
-    )
+    return build_tokenizer(turns, VOCAB_SIZE)
 
 
 def build_text_encoder(vocab_size: int) -> Qwen3Model:

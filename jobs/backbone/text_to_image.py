@@ -16,7 +16,13 @@ from transformers import Qwen2Tokenizer, Qwen3Model
 from i2l_model.weights import write_weights
 from jobs.backbone.dataset import RenderedImages
 from jobs.backbone.fitting import FitConfig, fit
-from jobs.backbone.text import TEXT_DIM, build_text_encoder, build_tokenizer, embed, token_ids
+from jobs.backbone.text import (
+    TEXT_DIM,
+    build_caption_tokenizer,
+    build_text_encoder,
+    embed,
+    token_ids,
+)
 from jobs.backbone.vae import LATENT_CHANNELS
 from jobs.progress import Progress
 
@@ -100,7 +106,7 @@ def train_text_to_image(
     scheduler shifts them; a tenth of the captions is empty, for classifier-free guidance.
     """
     torch.manual_seed(config.seed)
-    tokenizer: Qwen2Tokenizer = build_tokenizer()
+    tokenizer: Qwen2Tokenizer = build_caption_tokenizer()
     model = _TextToImage(build_transformer(), build_text_encoder(len(tokenizer)))
     for block in _blocks(model.transformer):  # 1.3 times as fast on CPU
         block.compile()

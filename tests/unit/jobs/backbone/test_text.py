@@ -3,7 +3,7 @@ import pytest
 import torch
 from transformers import Qwen2Tokenizer
 
-from jobs.backbone.text import build_text_encoder, build_tokenizer, embed, token_ids
+from jobs.backbone.text import build_caption_tokenizer, build_text_encoder, embed, token_ids
 from jobs.corpus.captions import caption
 from jobs.corpus.contents import CONTENT_NAMES
 from jobs.corpus.styles import sample_style
@@ -11,7 +11,7 @@ from jobs.corpus.styles import sample_style
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Qwen2Tokenizer:
-    return build_tokenizer()
+    return build_caption_tokenizer()
 
 
 def test_every_caption_fits_one_block_of_32_tokens(tokenizer: Qwen2Tokenizer) -> None:
