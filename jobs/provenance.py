@@ -54,7 +54,7 @@ def _git(root: Path, *arguments: str) -> str:
 
 def json_hash(value: Any) -> str:
     """sha256 of a JSON-ready value, independent of the order of keys."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -5,7 +5,6 @@ whose marker matches is not run again; a step that was killed has no marker and 
 what its job left in the output folder.
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -13,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+from jobs.provenance import json_hash
 
 
 @dataclass(frozen=True)
@@ -35,12 +36,6 @@ class Marker:
     key: StepKey
     outputs: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
-
-
-def fingerprint(value: Any) -> str:
-    """Return the sha256 of the JSON form of a value; mappings do not depend on their order."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 class Markers:
@@ -90,7 +85,7 @@ class Markers:
 
     def _set_aside(self, output: Path, key: StepKey) -> None:
         self._archive.mkdir(parents=True, exist_ok=True)
-        place = self._archive / f"{output.name}-{fingerprint(asdict(key))[:8]}"
+        place = self._archive / f"{output.name}-{json_hash(asdict(key))[:8]}"
         if place.exists():
             shutil.rmtree(place)
         output.rename(place)

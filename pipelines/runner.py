@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from jobs.provenance import without_execution
+from jobs.provenance import json_hash, without_execution
 from pipelines.interrupts import CheckedProgress, Interrupts
-from pipelines.markers import Marker, Markers, StepKey, fingerprint
+from pipelines.markers import Marker, Markers, StepKey
 from pipelines.refusals import Refused
 from pipelines.steps import Outputs, StepContext
 
@@ -169,7 +169,7 @@ class StepRunner:
         settings = self.context.recipe.model_dump(mode="json", include=set(step.settings))
         contents = {name: self.context.outputs[name]["content"] for name in step.needs}
         outside = step.outside(self.context) if step.outside else None
-        return StepKey(fingerprint(without_execution(settings)), fingerprint([contents, outside]))
+        return StepKey(json_hash(without_execution(settings)), json_hash([contents, outside]))
 
 
 def _first_line(function: Callable[..., object], default: str) -> str:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from i2l_model.errors import InputError
+from jobs.provenance import file_hash, json_hash
 from pipelines.acceptance import count_pairs, problems
 from pipelines.gate import Judgement, judge, promote_judged
-from pipelines.markers import fingerprint
 from pipelines.predictors import warm_started
 from pipelines.recipe import Recipe
 from pipelines.workspace import Workspace
@@ -61,7 +61,7 @@ def make_shards(context: StepContext) -> Outputs:
 
         assert recipe.pack is not None
         run_pack(recipe.pack, str(_own_folder(recipe)), target, context.progress)
-    return {"shards_uri": target, "content": fingerprint(list(_file_hashes(Path(target))))}
+    return {"shards_uri": target, "content": json_hash(list(_file_hashes(Path(target))))}
 
 
 def mine_pairs(context: StepContext) -> Outputs:
@@ -92,7 +92,6 @@ def check_pairs(context: StepContext) -> Sequence[str]:
 
 def train_predictor(context: StepContext) -> Outputs:
     """Train the predictor on the train split; a killed training goes on from its checkpoint."""
-    from jobs.provenance import file_hash
     from jobs.training.run import run_training
 
     config, init_from = warm_started(context.recipe.training, context.recipe.warm_start)
@@ -114,7 +113,6 @@ def train_predictor(context: StepContext) -> Outputs:
 def evaluate_predictor(context: StepContext) -> Outputs:
     """Judge the predictor on styles that no training pair shows."""
     from jobs.evaluation.run import run_evaluation
-    from jobs.provenance import file_hash
 
     result = run_evaluation(
         context.recipe.evaluation,
@@ -185,8 +183,6 @@ def own_images(context: StepContext) -> object:
 
 def initial_weights(context: StepContext) -> object:
     """Return the hash of the local weights that the training starts from, if it does."""
-    from jobs.provenance import file_hash
-
     _, init_from = warm_started(context.recipe.training, context.recipe.warm_start)
     if init_from is None or init_from.startswith("models:/"):
         return init_from
@@ -231,7 +227,5 @@ def _size_and_time(path: Path) -> tuple[int, int]:
 
 
 def _file_hashes(folder: Path) -> Iterator[tuple[str, str]]:
-    from jobs.provenance import file_hash
-
     for path in sorted(folder.rglob("*.tar")):
         yield path.name, file_hash(str(path))

@@ -20,6 +20,11 @@ def test_config_hash_follows_settings() -> None:
     assert provenance.config_hash(Config(a=2)) != provenance.config_hash(Config())
 
 
+def test_json_hash_depends_on_values_and_not_on_their_order() -> None:
+    assert provenance.json_hash({"a": 1, "b": [2]}) == provenance.json_hash({"b": [2], "a": 1})
+    assert provenance.json_hash({"a": 1}) != provenance.json_hash({"a": 2})
+
+
 def test_file_hash_is_that_of_the_bytes(tmp_path: Path) -> None:
     path = tmp_path / "f"
     path.write_bytes(b"abc" * 1_000_000)

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.markers import Marker, Markers, StepKey, fingerprint
+from pipelines.markers import Marker, Markers, StepKey
 
 KEY = StepKey("settings", "inputs")
 OTHER_SETTINGS = StepKey("other", "inputs")
@@ -69,8 +69,3 @@ def test_outputs_of_other_settings_are_set_aside(
     assert output.exists() == kept
     archived = list((tmp_path / "archive").glob("out-*/file"))
     assert [path.read_text() for path in archived] == ([] if kept else ["old"])
-
-
-def test_a_fingerprint_depends_on_values_and_not_on_their_order() -> None:
-    assert fingerprint({"a": 1, "b": [2]}) == fingerprint({"b": [2], "a": 1})
-    assert fingerprint({"a": 1}) != fingerprint({"a": 2})
