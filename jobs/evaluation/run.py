@@ -17,7 +17,7 @@ from jobs.evaluation.report import write_report
 from jobs.evaluation.schema import REPORT_SCHEMA
 from jobs.evaluation.summary import Summary
 from jobs.evaluation.workers import Work, run_chunks
-from jobs.predictor_folder import check_predictor
+from jobs.predictor_folder import check_predictor, read_provenance, read_record
 from jobs.progress import NullProgress, Progress
 from jobs.provenance import (
     config_hash,
@@ -149,18 +149,12 @@ def _evaluate(
 
 def _describe_predictor(predictor_uri: str) -> dict[str, Any]:
     check_predictor(predictor_uri, predictor_uri)
-    config_uri, provenance_uri = (
-        storage.join_uri(predictor_uri, name) for name in ("config.json", "provenance.json")
-    )
-    described: dict[str, Any] = {
+    return {
         "uri": predictor_uri,
         "hash": predictor_hash(predictor_uri),
-        "config": json.loads(storage.read_bytes(config_uri)),
-        "provenance": None,
+        "config": read_record(predictor_uri, "config.json", predictor_uri),
+        "provenance": read_provenance(predictor_uri, predictor_uri),
     }
-    if storage.exists(provenance_uri):
-        described["provenance"] = json.loads(storage.read_bytes(provenance_uri))
-    return described
 
 
 def _inputs_hash(config: EvaluationConfig, predictor_hash: str, held_out: HeldOutSet) -> str:
