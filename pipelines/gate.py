@@ -34,7 +34,7 @@ class Judgement:
     @property
     def reasons(self) -> list[str]:
         """One line for every check that did not pass."""
-        return [str(check) for check in self.decision.checks if not check.passed]
+        return [str(check) for check in self.decision.failed]
 
     def check(self) -> None:
         """Raise Refused unless the version passed."""
