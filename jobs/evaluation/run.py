@@ -75,8 +75,10 @@ def run_evaluation(
     inputs_hash = _inputs_hash(config, predictor["hash"], held_out)
     report_uri = storage.join_uri(output_uri, "report.json")
     page_uri = storage.join_uri(output_uri, "report", "index.html")
+    described = _describe_held_out(held_out, predictor, pairs_uri)
     finished = _finished_report(report_uri, inputs_hash)
-    if finished is not None:
+    # Chunks do not depend on where the predictor comes from; the gate does.
+    if finished is not None and finished["held_out"] == described:
         logger.info("%s is complete for these inputs, nothing to do", report_uri)
         return EvaluationResult(report_uri, page_uri, finished)
 
@@ -89,7 +91,7 @@ def run_evaluation(
         "backbone": predictor["config"]["backbone"],
         "num_styles": len(held_out.styles),
         "num_refs": list(config.num_refs),
-        "held_out": _describe_held_out(held_out, predictor, pairs_uri),
+        "held_out": described,
         "prompt_reader": chunks[0].reader,
         **summary.figures(),
         "inputs_hash": inputs_hash,

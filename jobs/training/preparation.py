@@ -10,7 +10,7 @@ import pyarrow.parquet
 from i2l_model.encoder import ReferenceEncoder
 from i2l_model.errors import InputError
 from jobs import provenance, storage
-from jobs.predictor_folder import read_record
+from jobs.predictor_folder import read_provenance, read_record
 from jobs.registry.tracking import TrackingConfig
 from jobs.registry.versions import ModelRegistry
 from jobs.training.config import TrainingConfig
@@ -76,6 +76,15 @@ def _stored_options(config: TrainingConfig) -> dict[str, Any]:
     return options
 
 
+def _pairs_behind(predictor_uri: str) -> list[str] | None:
+    """Hashes of all pairs that a predictor and its own start saw; None where that is not known."""
+    origin = read_provenance(predictor_uri, predictor_uri, field="init_from") or {}
+    earlier = [] if origin.get("init_hash") is None else origin.get("init_pairs")
+    if origin.get("pairs_hash") is None or earlier is None:
+        return None
+    return sorted({str(origin["pairs_hash"]), *map(str, earlier)})
+
+
 def describe_origin(
     config: TrainingConfig, pairs_uri: str, init_uri: str | None, init_from: str | None
 ) -> dict[str, Any]:
@@ -97,6 +106,7 @@ def describe_origin(
         "key": provenance.json_hash(shaping),
         "config_hash": provenance.config_hash(config),
         "init_from": init_from,
+        "init_pairs": None if init_uri is None else _pairs_behind(init_uri),
         "git_sha": provenance.git_sha(),
         "versions": provenance.environment_versions(),
     }

@@ -33,7 +33,8 @@ def report(**i2l_style: float) -> dict:
     return {
         "schema": REPORT_SCHEMA,
         "num_styles": 32,
-        "held_out": {"has_oracle": True, "content_hash": "abc"},
+        "predictor": {"provenance": {"pairs_hash": "p1"}},
+        "held_out": {"has_oracle": True, "pairs_of_training": True, "content_hash": "abc"},
         "metrics": metrics,
         "loss_high_sigma": {
             f"{other}_minus_{name}": estimate(0.1)
@@ -63,6 +64,30 @@ def failed_axes(candidate: dict, champion: dict | None = None, **config) -> set[
 def test_good_report_passes_with_and_without_champion():
     assert failed_axes(report()) == set()
     assert failed_axes(report(), report()) == set()
+
+
+@pytest.mark.parametrize(
+    ("said", "provenance", "reason"),
+    [
+        (False, {"pairs_hash": "p2"}, "the training was on other pairs and may have seen"),
+        (False, {}, "the predictor's provenance names no pairs"),
+        (False, None, "the predictor's provenance names no pairs"),
+        (None, {"pairs_hash": "p1"}, "the report does not say"),
+        ("yes", {"pairs_hash": "p1"}, "the report does not say"),
+    ],
+)
+def test_styles_that_training_may_have_seen_are_refused(said, provenance, reason):
+    candidate = report() | {"predictor": {"provenance": provenance}}
+    candidate["held_out"]["pairs_of_training"] = said
+    (check,) = decide(candidate, GateConfig()).failed
+    assert (check.axis, check.name) == ("report", "report/pairs_of_training")
+    assert check.reason.startswith(reason)
+
+
+def test_a_champion_judged_on_pairs_that_came_later_is_compared_with():
+    champion = report()
+    champion["held_out"]["pairs_of_training"] = False
+    assert failed_axes(report(), champion) == set()
 
 
 def test_null_as_candidate_is_refused():
