@@ -188,6 +188,12 @@ def _leakage(report: Report, config: GateConfig, condition: str) -> Iterator[Gat
         f"{condition}/leakage", "leakage", excess, config.max_leakage_excess,
         "of samples show a reference's content, over the null",
     )  # fmt: skip
+    if config.max_leakage is not None:
+        share = number(look_up(report, "leakage", condition, "share", "mean"))
+        yield _at_most(
+            f"{condition}/leakage/share", "leakage", share, config.max_leakage,
+            "of samples show a reference's content",
+        )  # fmt: skip
 
 
 def _quality(report: Report, config: GateConfig, condition: str) -> Iterator[GateCheck]:

@@ -45,7 +45,9 @@ def report(**i2l_style: float) -> dict:
             "overall": {"i2l_1": 0.55, "i2l_4": 0.7},
             "texture": {"i2l_1": 0.35, "i2l_4": 0.31},
         },
-        "leakage": {name: {"excess": estimate(0.0)} for name in ("i2l_1", "i2l_4")},
+        "leakage": {
+            name: {"share": estimate(0.02), "excess": estimate(0.0)} for name in ("i2l_1", "i2l_4")
+        },
         "robustness": {
             name: {
                 "worst_decile": dict.fromkeys(STYLE, metrics[name]["style_overall"]["mean"] + 0.1)
@@ -139,6 +141,18 @@ def test_leaking_model_is_refused():
     candidate = report()
     candidate["leakage"]["i2l_4"]["excess"] = estimate(0.2)
     assert failed_axes(candidate) == {"leakage"}
+
+
+def test_the_leaked_share_is_bounded_where_the_configuration_asks_for_it():
+    candidate = report()
+    candidate["leakage"]["i2l_4"]["share"] = estimate(0.04)
+    assert failed_axes(candidate) == set()
+    assert failed_axes(report(), max_leakage=0.03) == set()
+    (check,) = decide(candidate, GateConfig(max_leakage=0.03)).failed
+    assert (check.axis, check.name) == ("leakage", "i2l_4/leakage/share")
+    assert check.reason == "0.04 of samples show a reference's content, should be at most 0.03"
+    del candidate["leakage"]["i2l_4"]["share"]
+    assert failed_axes(candidate, max_leakage=0.03) == {"leakage"}
 
 
 def test_copying_model_is_refused():
