@@ -10,7 +10,7 @@ from typing import Any
 
 from jobs import storage
 from jobs.evaluation.chunk import ChunkPlan, ChunkResult
-from jobs.evaluation.chunk_files import read_chunk
+from jobs.evaluation.chunk_files import clear_outputs, read_chunk
 from jobs.evaluation.config import EvaluationConfig
 from jobs.evaluation.held_out import HeldOutSet, HeldOutStyle, choose_held_out
 from jobs.evaluation.report import write_report
@@ -54,7 +54,7 @@ def run_evaluation(
     """Evaluate a predictor on styles that it was not trained on.
 
     Finished chunks of the same inputs are kept, so a killed run goes on where it stopped and a
-    finished one returns at once.
+    finished one returns at once. What an evaluation of other inputs left in the folder is removed.
 
     Args:
         config: What to measure.
@@ -135,6 +135,8 @@ def _evaluate(
     num_kept = len(plans) - len(missing)
     if num_kept:
         logger.info("kept %d of %d chunks of an earlier run", num_kept, len(plans))
+    else:  # samples of another predictor must not be registered with this one
+        clear_outputs(output_uri)
     progress.update(STAGE, num_kept, len(plans), "chunks of styles")
     run_chunks(
         missing,
