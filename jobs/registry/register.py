@@ -17,6 +17,7 @@ from jobs.registry.versions import (
     PREDICTOR_HASH_TAG,
     ModelRegistry,
     PredictorVersion,
+    check_name,
     model_name,
 )
 
@@ -56,12 +57,14 @@ def register_version(
         report_uri: The evaluation's report.json; the files beside it are registered with it.
         samples_uri: Folder with loras/*.safetensors and images/*.png; None: ``samples`` beside
             the report.
-        name: Registered model; None: ``i2l-<backbone>``.
+        name: Registered model, ``i2l-…``; None: ``i2l-<backbone>``.
 
     Raises:
-        InputError: If a file is missing, the samples are incomplete, the report is of another
-            predictor's backbone, or the server does not answer.
+        InputError: If the name lacks ``i2l-``, a file is missing, the samples are incomplete, the
+            report is of another predictor or backbone, or the server does not answer.
     """
+    if name is not None:
+        check_name(name)
     registry = ModelRegistry(tracking)
     with tempfile.TemporaryDirectory(prefix="i2l-register-") as scratch:
         staged = _stage(Path(scratch), predictor_uri, report_uri, samples_uri)

@@ -59,6 +59,20 @@ def test_what_is_missing_is_named_and_nothing_registered(
     assert "i2l-incomplete" not in registry.names()
 
 
+def test_a_name_that_no_command_would_list_is_refused(
+    tracking: TrackingConfig, registry: ModelRegistry, tmp_path: Path
+) -> None:
+    made = Artefacts(tmp_path, "named")
+    with pytest.raises(InputError, match=r"--model \(style-a\) does not .*; call it i2l-style-a"):
+        register_version(tracking, str(made.predictor), str(made.report), name="style-a")
+    versions = [
+        register_version(tracking, str(made.predictor), str(made.report), name="i2l-style-a")
+        for _ in range(2)
+    ]
+    assert versions == registry.list_versions("i2l-style-a") * 2
+    assert "i2l-style-a" in registry.names()
+
+
 def test_a_report_about_another_backbone_is_refused(
     tracking: TrackingConfig, tmp_path: Path
 ) -> None:
