@@ -91,9 +91,11 @@ def read_report(registry: "ModelRegistry", version: "PredictorVersion") -> dict[
     Raises:
         InputError: If it has none.
     """
+    from jobs.registry.register import REPORT_FILE
+
     with tempfile.TemporaryDirectory(prefix="i2l-report-") as scratch:
         registry.download_files(version, "report", Path(scratch))
-        path = Path(scratch) / "report.json"
+        path = Path(scratch) / REPORT_FILE
         try:
             report = json.loads(path.read_bytes())
         except (OSError, ValueError):
