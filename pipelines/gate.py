@@ -34,7 +34,7 @@ class Judgement:
     @property
     def reasons(self) -> list[str]:
         """One line for every check that did not pass."""
-        return [str(check) for check in self.decision.checks if not check.passed]
+        return [str(check) for check in self.decision.failed]
 
     def check(self) -> None:
         """Raise Refused unless the version passed."""
@@ -91,9 +91,11 @@ def read_report(registry: "ModelRegistry", version: "PredictorVersion") -> dict[
     Raises:
         InputError: If it has none.
     """
+    from jobs.registry.register import REPORT_FILE
+
     with tempfile.TemporaryDirectory(prefix="i2l-report-") as scratch:
         registry.download_files(version, "report", Path(scratch))
-        path = Path(scratch) / "report.json"
+        path = Path(scratch) / REPORT_FILE
         try:
             report = json.loads(path.read_bytes())
         except (OSError, ValueError):

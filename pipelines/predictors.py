@@ -1,6 +1,5 @@
 """Finding a predictor by folder, URI, registry name or the name of a shipped one."""
 
-import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -91,13 +90,13 @@ def warm_started(
     if warm_start is None or warm_start.startswith("models:/"):
         return config, warm_start
     from jobs import storage
+    from jobs.predictor_folder import read_record
 
     place = str(asset_path(warm_start)) if warm_start in available_assets() else warm_start
-    uri = storage.join_uri(place, "config.json")
-    if not storage.exists(uri):
+    if not storage.exists(storage.join_uri(place, "config.json")):
         known = "a predictor folder, models:/NAME@ALIAS or the name of a shipped predictor"
         raise InputError("warm_start", warm_start, "has no config.json", f"name {known}")
-    stored = json.loads(storage.read_bytes(uri))
+    stored = read_record(place, "config.json", warm_start, field="warm_start")
     sizes = {name: stored[name] for name in PredictorOptions.model_fields if name in stored}
     predictor = {**config.predictor.model_dump(), **sizes}
     settings = {**config.model_dump(), "predictor": predictor}

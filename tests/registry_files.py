@@ -25,7 +25,9 @@ class Artefacts:
         origin |= {"step": 900, "training": {"steps": 900}}
         (self.predictor / "provenance.json").write_text(json.dumps(origin))
         self.write_report({"backbone": backbone, "num_styles": 6})
-        (self.report.parent / "index.html").write_text("<p>report</p>")
+        self.page = self.report.parent / "report" / "index.html"
+        self.page.parent.mkdir()
+        self.page.write_text("<p>report</p>")
         save_file({"a": torch.zeros(2)}, self.samples / "loras" / "style-0.safetensors")
         Image.new("RGB", (8, 8)).save(self.samples / "images" / "style-0.png")
 

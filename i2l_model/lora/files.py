@@ -35,6 +35,7 @@ _KEY = re.compile(
     r"(?P<name>.+)\.((?P<A>lora_A|lora_down|lora\.down)|lora_B|lora_up|lora\.up)(\.default)?\.weight"
 )
 _ALPHA = re.compile(r"(?P<name>.+)\.alpha")
+_FIX = "export it again"
 
 
 def save_lora(
@@ -90,23 +91,24 @@ def load_lora(path: str | Path) -> tuple[LoraFactors, dict[str, str]]:
         The LoRA (N = 1) and the file's metadata.
 
     Raises:
-        InputError: If the file is missing, holds other keys or unpaired factors, or is not finite.
+        InputError: If the file is missing or damaged, holds other keys, unpaired factors or no
+            rank, or is not finite.
     """
     path = Path(path)
     config: dict[str, Any] = {}
     if path.is_dir():
-        config = _read_json(path / _PEFT_CONFIG)
+        config = _read_config(path / _PEFT_CONFIG)
         path = path / _PEFT_WEIGHTS
     tensors, metadata = read_weights(path, field="lora")
     if _DIFFUSERS_CONFIG in metadata:
-        config = _without_prefix(json.loads(metadata[_DIFFUSERS_CONFIG]))
+        config = _without_prefix(_parsed(metadata[_DIFFUSERS_CONFIG], path, _DIFFUSERS_CONFIG))
     sides: dict[str, dict[str, torch.Tensor]] = {"A": {}, "B": {}}
     alphas: dict[str, float] = {}
     for key, tensor in tensors.items():
         if match := _KEY.fullmatch(key):
             sides["A" if match["A"] else "B"][_layer(match["name"])] = tensor[None]
         elif match := _ALPHA.fullmatch(key):
-            alphas[_layer(match["name"])] = float(tensor)
+            alphas[_layer(match["name"])] = _number(tensor, key, path)
         else:
             raise InputError(
                 "lora", path, f"holds the key '{key}'", "use a LoRA with lora_A and lora_B keys"
@@ -132,17 +134,30 @@ def _scaled(
     lora_B = {}
     for name, B_NOR in factors.lora_B.items():
         rank = B_NOR.shape[2]
-        alpha = alphas.get(name, _configured_alpha(name, config, default=rank))
+        if rank == 0:
+            raise InputError("lora", path, f"has rank 0 at '{name}'", _FIX)
+        alpha = alphas.get(name, _configured_alpha(name, config, path, default=rank))
         lora_B[name] = B_NOR if math.isclose(alpha, rank) else B_NOR * (alpha / rank)
     return LoraFactors(factors.lora_A, lora_B)
 
 
-def _configured_alpha(name: str, config: Mapping[str, Any], default: float) -> float:
-    for layer, alpha in (config.get("alpha_pattern") or {}).items():
+def _configured_alpha(name: str, config: Mapping[str, Any], path: Path, default: float) -> float:
+    pattern = config.get("alpha_pattern") or {}
+    if not isinstance(pattern, dict):
+        raise InputError("lora", path, "has an alpha_pattern that is no JSON object", _FIX)
+    for layer, alpha in pattern.items():
         if f".{name}".endswith(f".{layer}"):
-            return float(alpha)
+            return _number(alpha, f"alpha_pattern.{layer}", path)
     alpha = config.get("lora_alpha")
-    return default if alpha is None else float(alpha)
+    return default if alpha is None else _number(alpha, "lora_alpha", path)
+
+
+def _number(value: Any, key: str, path: Path) -> float:
+    """A number of a foreign file: a tensor of one element, or what JSON holds."""
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+        raise InputError("lora", path, f"has a '{key}' that is no number", _FIX) from error
 
 
 def _peft_config(factors: LoraFactors) -> bytes:
@@ -170,11 +185,19 @@ def _without_prefix(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key.removeprefix(_PREFIXES["diffusers"]): value for key, value in config.items()}
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_config(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
-        raise InputError("lora", path, "is not readable as JSON", "export it again") from error
+        raise InputError("lora", path, "is not readable as text", _FIX) from error
+    return _parsed(text, path, _PEFT_CONFIG)
+
+
+def _parsed(text: str, path: Path, what: str) -> dict[str, Any]:
+    try:
+        content = json.loads(text)
+    except ValueError as error:
+        raise InputError("lora", path, f"has {what} that is no JSON", _FIX) from error
     if not isinstance(content, dict):
-        raise InputError("lora", path, "is no adapter config", "export it again")
+        raise InputError("lora", path, f"has {what} that is no adapter config", _FIX)
     return content

@@ -6,9 +6,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib
 import torch
 from diffusers import AutoencoderKL, ZImagePipeline
+from matplotlib.figure import Figure
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -25,7 +25,6 @@ from jobs.corpus.classifier import ContentClassifier
 from jobs.corpus.contents import CONTENT_NAMES
 from jobs.progress import Progress
 
-matplotlib.use("Agg")
 logger = logging.getLogger(__name__)
 
 IMAGE_SIZE = 64
@@ -177,13 +176,11 @@ def _grid(images: list[Image.Image], per_content: int) -> Image.Image:
 
 def _curve(work: Path, path: Path) -> None:
     """Loss over steps of the VAE and of the text-to-image model."""
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(1, 2, figsize=(9, 3), layout="constrained")
+    figure = Figure(figsize=(9, 3), layout="constrained")
+    axes = figure.subplots(1, 2)
     for axis, name in zip(axes, ("vae", "text-to-image"), strict=True):
         lines = [json.loads(line) for line in (work / f"{name}.jsonl").read_text().splitlines()]
         axis.plot([line["step"] for line in lines], [line["loss"] for line in lines])
         axis.set(title=name, xlabel="step", ylabel="loss", yscale="log")
         axis.grid(alpha=0.3)
     figure.savefig(path, dpi=110)
-    pyplot.close(figure)

@@ -17,6 +17,8 @@ from i2l_model.lora.files import save_lora
 from jobs import storage
 from jobs.evaluation.chunk import ChunkResult
 
+CHUNKS = "chunks"
+SAMPLES = "samples"
 FEATURES = "features"
 PICTURES = "pictures"
 
@@ -24,11 +26,9 @@ PICTURES = "pictures"
 def write_chunk(output_uri: str, index: int, result: ChunkResult, *, inputs_hash: str) -> None:
     """Write sample files, tensors and last the JSON of one chunk."""
     for name, factors in result.loras.items():
-        _write_lora(
-            storage.join_uri(output_uri, "samples", "loras", f"{name}.safetensors"), factors
-        )
+        _write_lora(storage.join_uri(output_uri, SAMPLES, "loras", f"{name}.safetensors"), factors)
     for name, images in result.samples.items():
-        _write_images(storage.join_uri(output_uri, "samples", "images"), name, images)
+        _write_images(storage.join_uri(output_uri, SAMPLES, "images"), name, images)
     tensors = {f"{FEATURES}/{name}": tensor for name, tensor in result.features.items()}
     tensors |= {f"{PICTURES}/{name}": tensor for name, tensor in result.pictures.items()}
     storage.write_bytes(
@@ -66,6 +66,20 @@ def read_chunk(output_uri: str, index: int, *, inputs_hash: str) -> ChunkResult 
     )
 
 
+def clear_outputs(output_uri: str) -> None:
+    """Remove what an evaluation of other inputs left behind: report, samples and chunks.
+
+    Chunks go last. They tell that an evaluation wrote into the folder; without them, a folder
+    that happens to be named samples is not ours to remove.
+    """
+    chunks = storage.join_uri(output_uri, CHUNKS)
+    if not storage.exists(chunks):
+        return
+    for name in ("report.json", "report", SAMPLES):
+        storage.delete(storage.join_uri(output_uri, name))
+    storage.delete(chunks)
+
+
 def png_bytes(image_CHW: Tensor) -> bytes:
     """A uint8 picture as PNG."""
     buffer = io.BytesIO()
@@ -97,4 +111,4 @@ def _write_images(folder_uri: str, name: str, images_KCHW: Tensor) -> None:
 
 
 def _chunk_uri(output_uri: str, index: int, suffix: str) -> str:
-    return storage.join_uri(output_uri, "chunks", f"chunk-{index:04d}.{suffix}")
+    return storage.join_uri(output_uri, CHUNKS, f"chunk-{index:04d}.{suffix}")

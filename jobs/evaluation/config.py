@@ -140,6 +140,13 @@ class GateConfig(BaseModel):
     max_leakage_excess: float = Field(
         0.03, ge=0.0, description="share of samples that show a reference's content, over the null"
     )
+    max_leakage: float | None = Field(
+        None,
+        ge=0.0,
+        le=1.0,
+        description="share of samples that show a reference's content, whatever the null's; empty "
+        "leaves it unchecked, for backbones that draw it or readers that see it without a LoRA",
+    )
     max_quality_loss: float = Field(
         0.10,
         ge=0.0,

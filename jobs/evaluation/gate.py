@@ -64,7 +64,12 @@ def decide(
         config: The bounds.
         champion_report: The champion's report.json; None when there is no champion yet.
     """
-    checks = [_schema_check(report), _oracle_check(report), _num_styles(report, config)]
+    checks = [
+        _schema_check(report),
+        _oracle_check(report),
+        _held_out_check(report),
+        _num_styles(report, config),
+    ]
     for condition in config.conditions:
         checks += _style(report, config, condition)
         checks += _loss(report, config, condition)
@@ -100,6 +105,24 @@ def _oracle_check(report: Report) -> GateCheck:
     passed = isinstance(found, bool)
     reason = f"oracle images: {found}" if passed else "the report does not say if oracles exist"
     return GateCheck("report/has_oracle", "report", None, None, passed, reason)
+
+
+def _held_out_check(report: Report) -> GateCheck:
+    """Styles are held out only if the training was on the pairs whose split keeps them apart."""
+    found = look_up(report, "held_out", "pairs_of_training")
+    if found is True:
+        reason = "the pairs are those of the training, which their split kept from these styles"
+    elif not isinstance(found, bool):
+        reason = "the report does not say if the pairs are those of the training"
+    elif look_up(report, "predictor", "provenance", "pairs_hash") is None:
+        reason = (
+            "the predictor's provenance names no pairs: its training may have seen these styles"
+        )
+    else:
+        reason = (
+            "the training was on other pairs and may have seen these styles; evaluate on its own"
+        )
+    return GateCheck("report/pairs_of_training", "report", None, None, found is True, reason)
 
 
 def _num_styles(report: Report, config: GateConfig) -> GateCheck:
@@ -165,6 +188,12 @@ def _leakage(report: Report, config: GateConfig, condition: str) -> Iterator[Gat
         f"{condition}/leakage", "leakage", excess, config.max_leakage_excess,
         "of samples show a reference's content, over the null",
     )  # fmt: skip
+    if config.max_leakage is not None:
+        share = number(look_up(report, "leakage", condition, "share", "mean"))
+        yield _at_most(
+            f"{condition}/leakage/share", "leakage", share, config.max_leakage,
+            "of samples show a reference's content",
+        )  # fmt: skip
 
 
 def _quality(report: Report, config: GateConfig, condition: str) -> Iterator[GateCheck]:

@@ -59,6 +59,7 @@ def render_page(report: Mapping[str, Any], grids: Sequence[PictureGrid]) -> str:
         grids=grids,
         data_uri=data_uri,
         label=report_view.condition_label,
+        held_out_claim=report_view.held_out_claim(report),
         tiles=report_view.tiles(report),
         panels=report_view.style_panels(report),
         loss=report_view.loss_panel(report),

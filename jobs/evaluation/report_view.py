@@ -102,6 +102,16 @@ def tiles(report: Report) -> list[Tile]:
     ]
 
 
+def held_out_claim(report: Report) -> str:
+    """What is known of whether the training saw the styles, to follow their number."""
+    if not report["held_out"]["pairs_of_training"]:
+        return "that training may have seen, since it was not on these pairs"
+    origin = report["predictor"]["provenance"]
+    if origin.get("init_hash") and origin.get("init_pairs") != [origin["pairs_hash"]]:
+        return "that training did not see, though the predictor that it started from may have"
+    return "that training did not see"
+
+
 def style_panels(report: Report) -> list[Panel]:
     """Style distance by part."""
     panels = []

@@ -10,14 +10,14 @@ from typing import Any
 
 from jobs import storage
 from jobs.evaluation.chunk import ChunkPlan, ChunkResult
-from jobs.evaluation.chunk_files import read_chunk
+from jobs.evaluation.chunk_files import clear_outputs, read_chunk
 from jobs.evaluation.config import EvaluationConfig
 from jobs.evaluation.held_out import HeldOutSet, HeldOutStyle, choose_held_out
 from jobs.evaluation.report import write_report
 from jobs.evaluation.schema import REPORT_SCHEMA
 from jobs.evaluation.summary import Summary
 from jobs.evaluation.workers import Work, run_chunks
-from jobs.predictor_folder import check_predictor
+from jobs.predictor_folder import check_predictor, read_provenance, read_record
 from jobs.progress import NullProgress, Progress
 from jobs.provenance import (
     config_hash,
@@ -54,7 +54,7 @@ def run_evaluation(
     """Evaluate a predictor on styles that it was not trained on.
 
     Finished chunks of the same inputs are kept, so a killed run goes on where it stopped and a
-    finished one returns at once.
+    finished one returns at once. What an evaluation of other inputs left in the folder is removed.
 
     Args:
         config: What to measure.
@@ -75,8 +75,10 @@ def run_evaluation(
     inputs_hash = _inputs_hash(config, predictor["hash"], held_out)
     report_uri = storage.join_uri(output_uri, "report.json")
     page_uri = storage.join_uri(output_uri, "report", "index.html")
+    described = _describe_held_out(held_out, predictor, pairs_uri)
     finished = _finished_report(report_uri, inputs_hash)
-    if finished is not None:
+    # Chunks do not depend on where the predictor comes from; the gate does.
+    if finished is not None and finished["held_out"] == described:
         logger.info("%s is complete for these inputs, nothing to do", report_uri)
         return EvaluationResult(report_uri, page_uri, finished)
 
@@ -89,7 +91,7 @@ def run_evaluation(
         "backbone": predictor["config"]["backbone"],
         "num_styles": len(held_out.styles),
         "num_refs": list(config.num_refs),
-        "held_out": _describe_held_out(held_out, predictor, pairs_uri),
+        "held_out": described,
         "prompt_reader": chunks[0].reader,
         **summary.figures(),
         "inputs_hash": inputs_hash,
@@ -133,6 +135,8 @@ def _evaluate(
     num_kept = len(plans) - len(missing)
     if num_kept:
         logger.info("kept %d of %d chunks of an earlier run", num_kept, len(plans))
+    else:  # samples of another predictor must not be registered with this one
+        clear_outputs(output_uri)
     progress.update(STAGE, num_kept, len(plans), "chunks of styles")
     run_chunks(
         missing,
@@ -149,18 +153,12 @@ def _evaluate(
 
 def _describe_predictor(predictor_uri: str) -> dict[str, Any]:
     check_predictor(predictor_uri, predictor_uri)
-    config_uri, provenance_uri = (
-        storage.join_uri(predictor_uri, name) for name in ("config.json", "provenance.json")
-    )
-    described: dict[str, Any] = {
+    return {
         "uri": predictor_uri,
         "hash": predictor_hash(predictor_uri),
-        "config": json.loads(storage.read_bytes(config_uri)),
-        "provenance": None,
+        "config": read_record(predictor_uri, "config.json", predictor_uri),
+        "provenance": read_provenance(predictor_uri, predictor_uri),
     }
-    if storage.exists(provenance_uri):
-        described["provenance"] = json.loads(storage.read_bytes(provenance_uri))
-    return described
 
 
 def _inputs_hash(config: EvaluationConfig, predictor_hash: str, held_out: HeldOutSet) -> str:

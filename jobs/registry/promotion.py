@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Protocol
 
 from i2l_model.errors import InputError
 from jobs.registry.locking import promotion_lock
@@ -23,8 +23,8 @@ class Decision(Protocol):
         ...
 
     @property
-    def checks(self) -> Sequence[Any]:
-        """The single checks; each has ``passed`` and reads well as text."""
+    def failed(self) -> Sequence[object]:
+        """The checks that refuse; each reads well as text."""
         ...
 
 
@@ -56,7 +56,7 @@ def promote(
     """
     target = registry.get(name, version) if version else registry.get_by_alias(name, CANDIDATE)
     if decision is not None and not decision.passed:
-        failed = "; ".join(_failed_checks(decision)) or "no reason given"
+        failed = "; ".join(str(check) for check in decision.failed) or "no reason given"
         raise PromotionRefused(f"{name} version {target.version} is not promoted: {failed}")
     with promotion_lock(registry.client, registry.config, name):
         champion = registry.find_by_alias(name, CHAMPION)
@@ -100,10 +100,6 @@ def _history_up_to(history: list[int], current: int | None) -> list[int]:
     if current is None or history[-1:] == [current]:
         return history
     return [*history, current]
-
-
-def _failed_checks(decision: Decision) -> list[str]:
-    return [str(check) for check in decision.checks if not getattr(check, "passed", False)]
 
 
 def _now() -> str:

@@ -10,19 +10,21 @@ from typing import Any
 
 from i2l_model.errors import InputError
 from jobs import provenance, storage
-from jobs.predictor_folder import check_predictor
+from jobs.predictor_folder import check_predictor, read_record
 from jobs.registry.tracking import Tracker, TrackingConfig
 from jobs.registry.versions import (
     CANDIDATE,
     PREDICTOR_HASH_TAG,
     ModelRegistry,
     PredictorVersion,
+    check_name,
     model_name,
 )
 
 logger = logging.getLogger(__name__)
 
 REPORT_HASH_TAG = "report_sha256"
+REPORT_FILE = "report.json"  # of a version, whatever the file was called before
 _ROOT = "version"  # folder of the version inside its MLflow run
 
 
@@ -53,15 +55,18 @@ def register_version(
     Args:
         tracking: A resolved tracking configuration.
         predictor_uri: Folder with config.json, model.safetensors and provenance.json.
-        report_uri: The evaluation's report.json; the files beside it are registered with it.
+        report_uri: The evaluation's report.json, or the folder that holds it; the page in
+            ``report`` beside it is registered with it.
         samples_uri: Folder with loras/*.safetensors and images/*.png; None: ``samples`` beside
             the report.
-        name: Registered model; None: ``i2l-<backbone>``.
+        name: Registered model, ``i2l-…``; None: ``i2l-<backbone>``.
 
     Raises:
-        InputError: If a file is missing, the samples are incomplete, the report is of another
-            predictor's backbone, or the server does not answer.
+        InputError: If the name lacks ``i2l-``, a file is missing, the samples are incomplete, the
+            report is of another predictor or backbone, or the server does not answer.
     """
+    if name is not None:
+        check_name(name)
     registry = ModelRegistry(tracking)
     with tempfile.TemporaryDirectory(prefix="i2l-register-") as scratch:
         staged = _stage(Path(scratch), predictor_uri, report_uri, samples_uri)
@@ -82,7 +87,7 @@ def _stage(folder: Path, predictor_uri: str, report_uri: str, samples_uri: str |
         fix = "name the predictor folder that i2l train wrote"
         raise InputError("predictor", predictor_uri, "has no provenance.json", fix)
     if not report_uri.endswith(".json"):  # the folder that i2l evaluate wrote
-        report_uri = storage.join_uri(report_uri, "report.json")
+        report_uri = storage.join_uri(report_uri, REPORT_FILE)
     if not storage.exists(report_uri):
         raise InputError("report", report_uri, "does not exist", "run i2l evaluate first")
     report_folder = report_uri.rpartition("/")[0] or "."
@@ -90,16 +95,13 @@ def _stage(folder: Path, predictor_uri: str, report_uri: str, samples_uri: str |
     check_predictor(
         str(storage.download_folder(predictor_uri, folder / "predictor")), predictor_uri
     )
-    _copy_report(report_folder, folder / "report")
+    _copy_report(report_uri, storage.join_uri(report_folder, "report"), folder / "report")
     _copy_samples(samples_uri, folder / "samples")
-    config, origin, report = (
-        _read_json(path, path.name)
-        for path in (
-            folder / "predictor" / "config.json",
-            folder / "predictor" / "provenance.json",
-            folder / "report" / report_uri.rpartition("/")[2],
-        )
+    config, origin = (
+        read_record(str(folder / "predictor"), name, predictor_uri)
+        for name in ("config.json", "provenance.json")
     )
+    report = _read_report(folder / "report" / REPORT_FILE, report_uri)
     if report.get("backbone") not in (None, config["backbone"]):
         fix = f"evaluate the predictor on {config['backbone']}"
         raise InputError("report", report_uri, f"is about backbone {report['backbone']}", fix)
@@ -117,15 +119,16 @@ def _stage(folder: Path, predictor_uri: str, report_uri: str, samples_uri: str |
     )
 
 
-def _copy_report(source: str, target: Path) -> None:
-    """The report's own files and pictures; samples and intermediate chunks stay out."""
-    root = storage.absolute_uri(source)
+def _copy_report(report_uri: str, page_folder: str, target: Path) -> None:
+    """The report, under the name that the gate reads, and its page; nothing else beside them."""
+    storage.write_bytes(target / REPORT_FILE, storage.read_bytes(report_uri))
+    root = storage.absolute_uri(page_folder)
+    if not storage.exists(storage.join_uri(root, "index.html")):
+        return
     for uri in storage.list_files(root):
-        relative = uri[len(root) :].lstrip("/")
-        if relative.endswith((".json", ".html", ".png", ".jpg", ".css", ".svg")) and not (
-            relative.startswith(("samples/", "chunks/"))
-        ):
-            storage.write_bytes(target / relative, storage.read_bytes(uri))
+        name = uri[len(root) :].lstrip("/")
+        if "/" not in name and name.endswith((".html", ".png")):
+            storage.write_bytes(target / "report" / name, storage.read_bytes(uri))
 
 
 def _copy_samples(source: str, target: Path) -> None:
@@ -138,13 +141,14 @@ def _copy_samples(source: str, target: Path) -> None:
             raise InputError("samples", source, f"holds no {pattern}", fix)
 
 
-def _read_json(path: Path, name: str) -> dict[str, Any]:
+def _read_report(path: Path, report_uri: str) -> dict[str, Any]:
+    fix = "evaluate the predictor again"
     try:
         value = json.loads(path.read_bytes())
     except ValueError as error:
-        raise InputError(name, path.name, f"is no JSON ({error})", "write it again") from error
+        raise InputError("report", report_uri, f"is no JSON ({error})", fix) from error
     if not isinstance(value, dict):
-        raise InputError(name, path.name, "holds no JSON object", "write it again")
+        raise InputError("report", report_uri, "holds no JSON object", fix)
     return value
 
 

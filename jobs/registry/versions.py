@@ -22,6 +22,7 @@ from jobs.registry.tracking import TrackingConfig, connect, mlflow_errors
 
 logger = logging.getLogger(__name__)
 
+NAME_PREFIX = "i2l-"  # a server may hold models of other projects
 CANDIDATE = "candidate"
 CHAMPION = "champion"
 PREVIOUS_CHAMPION = "previous-champion"
@@ -60,7 +61,18 @@ class PredictorVersion:
 
 def model_name(backbone: str) -> str:
     """Registered model of a backbone; characters that MLflow refuses become dashes."""
-    return "i2l-" + re.sub(r"[^\w.-]+", "-", backbone).strip("-")
+    return NAME_PREFIX + re.sub(r"[^\w.-]+", "-", backbone).strip("-")
+
+
+def check_name(name: str) -> None:
+    """Refuse a model that ``ModelRegistry.names`` would not list.
+
+    Raises:
+        InputError: If the name lacks the prefix that tells this project's models from others.
+    """
+    if not name.startswith(NAME_PREFIX):
+        fix = f"call it {NAME_PREFIX}{name}"
+        raise InputError("--model", name, f"does not start with {NAME_PREFIX}", fix)
 
 
 class ModelRegistry:
@@ -98,7 +110,7 @@ class ModelRegistry:
         """Registered models of this project, sorted."""
         with mlflow_errors(self.config.uri):
             models = self.client.search_registered_models(max_results=1000)
-        return sorted(model.name for model in models if model.name.startswith("i2l-"))
+        return sorted(model.name for model in models if model.name.startswith(NAME_PREFIX))
 
     def list_versions(self, name: str | None = None) -> list[PredictorVersion]:
         """All versions of ``name``, or of all registered predictors, newest first.

@@ -1,7 +1,6 @@
 """Before Ray starts: what a training needs is there, fits together and gets a hash."""
 
 import io
-import json
 import logging
 import tempfile
 from typing import Any
@@ -11,6 +10,7 @@ import pyarrow.parquet
 from i2l_model.encoder import ReferenceEncoder
 from i2l_model.errors import InputError
 from jobs import provenance, storage
+from jobs.predictor_folder import read_provenance, read_record
 from jobs.registry.tracking import TrackingConfig
 from jobs.registry.versions import ModelRegistry
 from jobs.training.config import TrainingConfig
@@ -55,14 +55,10 @@ def materialise_init(
         with tempfile.TemporaryDirectory() as scratch:
             storage.upload_folder(ModelRegistry(tracking).download(init_from, scratch), uri)
     uri = storage.absolute_uri(uri)
-    config_uri = storage.join_uri(uri, "config.json")
-    if not storage.exists(config_uri):
+    if not storage.exists(storage.join_uri(uri, "config.json")):
         fix = "give a predictor folder or models:/NAME@ALIAS"
         raise InputError("init_from", init_from, "has no config.json", fix)
-    try:
-        stored = json.loads(storage.read_bytes(config_uri))
-    except ValueError as error:
-        raise InputError("init_from", init_from, "has a damaged config.json", "train it") from error
+    stored = read_record(uri, "config.json", init_from, field="init_from")
     expected = {"backbone": backbone_name(config.backbone), **_stored_options(config)}
     for name, value in expected.items():
         if stored.get(name) != value:
@@ -78,6 +74,15 @@ def _stored_options(config: TrainingConfig) -> dict[str, Any]:
     if encoder.path_or_id is not None and encoder.trainable:  # stored with the predictor
         options["encoder"] = ReferenceEncoder(encoder).sizes().model_dump(mode="json")
     return options
+
+
+def _pairs_behind(predictor_uri: str) -> list[str] | None:
+    """Hashes of all pairs that a predictor and its own start saw; None where that is not known."""
+    origin = read_provenance(predictor_uri, predictor_uri, field="init_from") or {}
+    earlier = [] if origin.get("init_hash") is None else origin.get("init_pairs")
+    if origin.get("pairs_hash") is None or earlier is None:
+        return None
+    return sorted({str(origin["pairs_hash"]), *map(str, earlier)})
 
 
 def describe_origin(
@@ -101,6 +106,7 @@ def describe_origin(
         "key": provenance.json_hash(provenance.without_execution(shaping)),
         "config_hash": provenance.config_hash(config),
         "init_from": init_from,
+        "init_pairs": None if init_uri is None else _pairs_behind(init_uri),
         "git_sha": provenance.git_sha(),
         "versions": provenance.environment_versions(),
     }

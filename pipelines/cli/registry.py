@@ -68,7 +68,10 @@ def register(
     model: Annotated[
         str | None,
         typer.Option(
-            "--model", metavar="NAME", help="Registered model.", show_default="i2l-<backbone>"
+            "--model",
+            metavar="NAME",
+            help="Its name starts with i2l-.",
+            show_default="i2l-<backbone>",
         ),
     ] = None,
     workspace: WorkspaceOption = None,

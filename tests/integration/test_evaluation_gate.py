@@ -5,6 +5,7 @@ predictor of each kind would draw.
 """
 
 import functools
+import json
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -24,6 +25,7 @@ from jobs.evaluation.config import EvaluationConfig, GateConfig
 from jobs.evaluation.gate import decide
 from jobs.evaluation.held_out import HeldOutPrompt, HeldOutStyle
 from jobs.evaluation.run import run_evaluation
+from jobs.provenance import pairs_hash
 from tests.grid_pairs import SEED, write_grid_pairs
 
 Draw = Callable[[HeldOutStyle, HeldOutPrompt], Tensor]
@@ -107,6 +109,8 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str, str]:
     )
     predictor.save_pretrained(folder / "predictor")
     pairs = write_grid_pairs(folder / "pairs", test=range(100, 112))
+    origin = json.dumps({"pairs_hash": pairs_hash(pairs)})
+    (folder / "predictor" / "provenance.json").write_text(origin)
     return str(folder / "backbone"), str(folder / "predictor"), pairs
 
 

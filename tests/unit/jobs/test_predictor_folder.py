@@ -6,7 +6,7 @@ import pytest
 from i2l_model.errors import InputError
 from jobs.evaluation.config import EvaluationConfig
 from jobs.evaluation.run import run_evaluation
-from jobs.predictor_folder import check_predictor
+from jobs.predictor_folder import check_predictor, read_provenance, read_record
 from jobs.provenance import bytes_hash
 from jobs.registry.register import register_version
 from jobs.registry.tracking import TrackingConfig
@@ -39,10 +39,26 @@ def test_mixed_folders_are_refused_wherever_a_predictor_is_named(
         register_version(tracking, folder, str(made.report))
 
 
+@pytest.mark.parametrize("content", ["{", "[1]", "\x00"])
+@pytest.mark.parametrize("file", ["config.json", "provenance.json"])
+def test_a_damaged_file_is_named(made: Artefacts, file: str, content: str) -> None:
+    (made.predictor / file).write_text(content)
+    with pytest.raises(InputError, match=rf"init_from \(p\) has a damaged {file} .*; copy the"):
+        read_record(str(made.predictor), file, "p", field="init_from")
+
+
+def test_a_damaged_provenance_is_named_wherever_a_predictor_is(made: Artefacts) -> None:
+    (made.predictor / "provenance.json").write_text("{")
+    with pytest.raises(InputError, match=r"predictor \(p\) has a damaged provenance\.json"):
+        check_predictor(str(made.predictor), "p")
+
+
 def test_whole_folders_and_those_without_provenance_are_taken(made: Artefacts) -> None:
     folder = made.predictor
     digest = bytes_hash((folder / "model.safetensors").read_bytes())
     (folder / "provenance.json").write_text(json.dumps({"predictor_sha256": digest}))
     check_predictor(str(folder), "p")
+    assert read_provenance(str(folder), "p") == {"predictor_sha256": digest}
     (folder / "provenance.json").unlink()
+    assert read_provenance(str(folder), "p") is None
     check_predictor(str(folder), "p")

@@ -1,7 +1,9 @@
 """Hashes stand for content, not for order or place."""
 
+import subprocess
 from pathlib import Path
 
+import pytest
 from pydantic import BaseModel
 
 from jobs import provenance
@@ -38,8 +40,39 @@ def test_manifest_hash_ignores_order_and_place() -> None:
     assert provenance.manifest_hash(entries[:1]) != provenance.manifest_hash(entries)
 
 
-def test_revision_and_versions_are_known() -> None:
-    assert provenance.git_sha()
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that the running source seems to lie in; no repository yet."""
+    module = tmp_path / "source" / "jobs" / "provenance.py"
+    module.parent.mkdir(parents=True)
+    module.write_text("")
+    monkeypatch.setattr(provenance, "__file__", str(module))
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
+    return tmp_path / "source"
+
+
+def git(folder: Path, *arguments: str) -> str:
+    author = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false"]
+    command = ["git", "-C", str(folder), *author, *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_the_revision_is_the_commit_and_says_if_files_differ(checkout: Path) -> None:
+    git(checkout, "init", "-q")
+    git(checkout, "add", ".")
+    git(checkout, "commit", "-q", "-m", "first")
+    commit = git(checkout, "rev-parse", "HEAD")
+    assert len(commit) == 40
+    assert provenance.git_sha() == commit
+    (checkout / "jobs" / "provenance.py").write_text("changed = True")
+    assert provenance.git_sha() == f"{commit}-dirty"
+
+
+def test_outside_a_checkout_the_revision_is_unknown(checkout: Path) -> None:
+    assert provenance.git_sha() == "unknown"
+
+
+def test_versions_are_known() -> None:
     versions = provenance.environment_versions()
     assert {"python", "numpy", "ray", "torch"} <= set(versions)
 

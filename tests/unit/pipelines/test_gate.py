@@ -76,6 +76,7 @@ def test_an_empty_report_is_refused_with_reasons() -> None:
         judgement.check()
     assert "models:/m/1" in caught.value.subject
     assert any("lacks" in reason for reason in caught.value.reasons)
+    assert list(caught.value.reasons) == [str(check) for check in judgement.decision.failed]
 
 
 def test_a_version_without_report_is_named() -> None:

@@ -39,6 +39,12 @@ def test_a_warm_start_from_nowhere_is_named(tmp_path: Path) -> None:
         warm_started(TrainingConfig(), str(tmp_path / "nothing"))
 
 
+def test_a_warm_start_with_a_damaged_config_is_named(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"rank": ')
+    with pytest.raises(InputError, match=r"warm_start .* has a damaged config\.json"):
+        warm_started(TrainingConfig(), str(tmp_path))
+
+
 def test_a_local_predictor_is_used_in_place(predictor_folder: Path) -> None:
     with local_predictor(str(predictor_folder), TRACKING) as folder:
         assert folder == predictor_folder

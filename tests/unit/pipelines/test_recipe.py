@@ -37,6 +37,10 @@ def test_the_gate_asks_for_conditions_that_the_evaluation_measures(name: str) ->
     assert set(recipe.gate.conditions) <= measured
 
 
+def test_the_longer_training_is_asked_for_few_leaks_outright() -> None:
+    assert load_recipe("stylegrid").gate.max_leakage == 0.03
+
+
 def test_overrides_reach_nested_settings() -> None:
     recipe = load_recipe("quickstart", ["training.steps=7", "evaluation.num_refs=[2]"])
     assert recipe.training.steps == 7

@@ -202,5 +202,40 @@ def test_bad_arguments_are_refused(random_lora, tmp_path: Path):
     with pytest.raises(InputError, match="does not exist"):
         load_lora(tmp_path / "absent.safetensors")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="not readable as JSON"):
+    with pytest.raises(InputError, match=r"adapter_config\.json\) is not readable"):
         load_lora(tmp_path / "empty")
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("{", "has lora_adapter_metadata that is no JSON"),
+        ("[1]", "has lora_adapter_metadata that is no adapter config"),
+        ('{"transformer.lora_alpha": "high"}', "has a 'lora_alpha' that is no number"),
+        ('{"transformer.alpha_pattern": [2]}', "has an alpha_pattern that is no JSON object"),
+        (
+            '{"transformer.alpha_pattern": {"to_q": [2]}}',
+            r"has a 'alpha_pattern\.to_q' that is no number",
+        ),
+    ],
+)
+def test_damaged_metadata_is_named(random_lora, tmp_path: Path, text: str, problem: str):
+    metadata = {"lora_adapter_metadata": text}
+    path = save_lora(random_lora(1), tmp_path / "style.safetensors", metadata=metadata)
+    with pytest.raises(InputError, match=rf"style\.safetensors\) {problem}; export it again"):
+        load_lora(path)
+
+
+def test_an_alpha_of_several_numbers_is_refused(random_lora, tmp_path: Path):
+    path = save_lora(random_lora(1), tmp_path / "style.safetensors")
+    alpha = {"transformer.layers.0.attention.to_q.alpha": torch.ones(2)}
+    save_file({**load_file(path), **alpha}, path)
+    with pytest.raises(InputError, match=r"has a 'transformer\..*to_q\.alpha' that is no number"):
+        load_lora(path)
+
+
+def test_a_lora_of_rank_zero_is_refused(tmp_path: Path):
+    path = tmp_path / "style.safetensors"
+    save_file({"x.lora_A.weight": torch.ones(0, 4), "x.lora_B.weight": torch.ones(4, 0)}, path)
+    with pytest.raises(InputError, match="has rank 0 at 'x'; export it again"):
+        load_lora(path)

@@ -33,7 +33,8 @@ def report(**i2l_style: float) -> dict:
     return {
         "schema": REPORT_SCHEMA,
         "num_styles": 32,
-        "held_out": {"has_oracle": True, "content_hash": "abc"},
+        "predictor": {"provenance": {"pairs_hash": "p1"}},
+        "held_out": {"has_oracle": True, "pairs_of_training": True, "content_hash": "abc"},
         "metrics": metrics,
         "loss_high_sigma": {
             f"{other}_minus_{name}": estimate(0.1)
@@ -44,7 +45,9 @@ def report(**i2l_style: float) -> dict:
             "overall": {"i2l_1": 0.55, "i2l_4": 0.7},
             "texture": {"i2l_1": 0.35, "i2l_4": 0.31},
         },
-        "leakage": {name: {"excess": estimate(0.0)} for name in ("i2l_1", "i2l_4")},
+        "leakage": {
+            name: {"share": estimate(0.02), "excess": estimate(0.0)} for name in ("i2l_1", "i2l_4")
+        },
         "robustness": {
             name: {
                 "worst_decile": dict.fromkeys(STYLE, metrics[name]["style_overall"]["mean"] + 0.1)
@@ -63,6 +66,30 @@ def failed_axes(candidate: dict, champion: dict | None = None, **config) -> set[
 def test_good_report_passes_with_and_without_champion():
     assert failed_axes(report()) == set()
     assert failed_axes(report(), report()) == set()
+
+
+@pytest.mark.parametrize(
+    ("said", "provenance", "reason"),
+    [
+        (False, {"pairs_hash": "p2"}, "the training was on other pairs and may have seen"),
+        (False, {}, "the predictor's provenance names no pairs"),
+        (False, None, "the predictor's provenance names no pairs"),
+        (None, {"pairs_hash": "p1"}, "the report does not say"),
+        ("yes", {"pairs_hash": "p1"}, "the report does not say"),
+    ],
+)
+def test_styles_that_training_may_have_seen_are_refused(said, provenance, reason):
+    candidate = report() | {"predictor": {"provenance": provenance}}
+    candidate["held_out"]["pairs_of_training"] = said
+    (check,) = decide(candidate, GateConfig()).failed
+    assert (check.axis, check.name) == ("report", "report/pairs_of_training")
+    assert check.reason.startswith(reason)
+
+
+def test_a_champion_judged_on_pairs_that_came_later_is_compared_with():
+    champion = report()
+    champion["held_out"]["pairs_of_training"] = False
+    assert failed_axes(report(), champion) == set()
 
 
 def test_null_as_candidate_is_refused():
@@ -114,6 +141,18 @@ def test_leaking_model_is_refused():
     candidate = report()
     candidate["leakage"]["i2l_4"]["excess"] = estimate(0.2)
     assert failed_axes(candidate) == {"leakage"}
+
+
+def test_the_leaked_share_is_bounded_where_the_configuration_asks_for_it():
+    candidate = report()
+    candidate["leakage"]["i2l_4"]["share"] = estimate(0.04)
+    assert failed_axes(candidate) == set()
+    assert failed_axes(report(), max_leakage=0.03) == set()
+    (check,) = decide(candidate, GateConfig(max_leakage=0.03)).failed
+    assert (check.axis, check.name) == ("leakage", "i2l_4/leakage/share")
+    assert check.reason == "0.04 of samples show a reference's content, should be at most 0.03"
+    del candidate["leakage"]["i2l_4"]["share"]
+    assert failed_axes(candidate, max_leakage=0.03) == {"leakage"}
 
 
 def test_copying_model_is_refused():

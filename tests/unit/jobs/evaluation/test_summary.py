@@ -110,6 +110,28 @@ def test_without_trained_loras_nothing_is_closed():
     assert "style_lora" not in found["metrics"]
 
 
+UNSEEN = "that training did not see"
+WARM = "that training did not see, though the predictor that it started from may have"
+OTHER_PAIRS = "that training may have seen, since it was not on these pairs"
+
+
+@pytest.mark.parametrize(
+    ("pairs_of_training", "origin", "claim"),
+    [
+        (True, {"pairs_hash": "p1", "init_hash": None}, UNSEEN),
+        (True, {"pairs_hash": "p1", "init_hash": "w", "init_pairs": ["p1"]}, UNSEEN),
+        (True, {"pairs_hash": "p1", "init_hash": "w", "init_pairs": ["p0", "p1"]}, WARM),
+        (True, {"pairs_hash": "p1", "init_hash": "w"}, WARM),
+        (False, {"pairs_hash": "p2"}, OTHER_PAIRS),
+        (False, None, OTHER_PAIRS),
+    ],
+)
+def test_page_calls_styles_unseen_only_where_that_is_known(pairs_of_training, origin, claim):
+    held_out = {"pairs_of_training": pairs_of_training}
+    report = {"held_out": held_out, "predictor": {"provenance": origin}}
+    assert report_view.held_out_claim(report) == claim
+
+
 def test_page_words_follow_the_figures(figures):
     report = figures | {"num_refs": [1, 4], "held_out": {"has_oracle": True}}
     values = {tile.title: tile.value for tile in report_view.tiles(report)}

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from i2l_model.errors import InputError
+from jobs.provenance import file_hash
 from jobs.registry.register import register_version
 from jobs.registry.tracking import TrackingConfig
 from jobs.registry.versions import ModelRegistry
@@ -21,7 +22,7 @@ def test_a_version_holds_predictor_report_and_samples(
     registry.download_files(version, "report", tmp_path / "report")
     registry.download_files(version, "samples", tmp_path / "samples")
     files = {p.relative_to(tmp_path).as_posix() for p in (tmp_path / "report").rglob("*.*")}
-    assert files == {"report/report.json", "report/index.html"}
+    assert files == {"report/report.json", "report/report/index.html"}
     assert (tmp_path / "samples" / "loras" / "style-0.safetensors").is_file()
     assert (tmp_path / "samples" / "images" / "style-0.png").is_file()
 
@@ -57,6 +58,47 @@ def test_what_is_missing_is_named_and_nothing_registered(
     with pytest.raises(InputError, match=message):
         register_version(tracking, str(made.predictor), str(made.report))
     assert "i2l-incomplete" not in registry.names()
+
+
+def test_a_name_that_no_command_would_list_is_refused(
+    tracking: TrackingConfig, registry: ModelRegistry, tmp_path: Path
+) -> None:
+    made = Artefacts(tmp_path, "named")
+    with pytest.raises(InputError, match=r"--model \(style-a\) does not .*; call it i2l-style-a"):
+        register_version(tracking, str(made.predictor), str(made.report), name="style-a")
+    versions = [
+        register_version(tracking, str(made.predictor), str(made.report), name="i2l-style-a")
+        for _ in range(2)
+    ]
+    assert versions == registry.list_versions("i2l-style-a") * 2
+    assert "i2l-style-a" in registry.names()
+
+
+def test_the_named_report_is_the_registered_one_whatever_it_is_called(
+    tracking: TrackingConfig, registry: ModelRegistry, tmp_path: Path
+) -> None:
+    made = Artefacts(tmp_path / "made", "renamed")
+    folder, page = made.report.parent, made.page.parent
+    final = made.report.rename(folder / "final.json")
+    made.write_report({"backbone": "renamed", "num_styles": 1})  # an older one beside it
+    (page / "grid-0.png").write_bytes(b"png")
+    (page / "chunks").mkdir()
+    for other in (folder / "notes.json", page / "report.json", page / "chunks" / "a.png"):
+        other.write_text("{}")
+    version = register_version(tracking, str(made.predictor), str(final))
+    stored = tmp_path / "stored"
+    registry.download_files(version, "report", stored)
+    found = {path.relative_to(stored).as_posix() for path in stored.rglob("*.*")}
+    assert found == {"report.json", "report/index.html", "report/grid-0.png"}
+    assert (stored / "report.json").read_bytes() == final.read_bytes()
+    assert version.tags["report_sha256"] == file_hash(str(final))
+
+
+def test_a_damaged_report_is_named(tracking: TrackingConfig, tmp_path: Path) -> None:
+    made = Artefacts(tmp_path, "damaged")
+    made.report.write_text("{")
+    with pytest.raises(InputError, match=r"report \(.*report\.json\) is no JSON"):
+        register_version(tracking, str(made.predictor), str(made.report))
 
 
 def test_a_report_about_another_backbone_is_refused(

@@ -110,6 +110,27 @@ def test_training_starts_from_the_given_weights(
     assert warm.queries.weight.equal(original.queries.weight)
 
 
+@pytest.mark.parametrize(
+    ("origin", "init_pairs"),
+    [
+        (None, None),
+        ({"pairs_hash": "p1", "init_hash": None}, ["p1"]),
+        ({"pairs_hash": "p2", "init_hash": "w", "init_pairs": ["p1", "p2"]}, ["p1", "p2"]),
+        ({"pairs_hash": "p2", "init_hash": "w"}, None),
+        ({"pairs_hash": "p2", "init_hash": "w", "init_pairs": None}, None),
+    ],
+)
+def test_the_pairs_behind_the_initial_predictor_are_recorded(
+    config: TrainingConfig, pairs: Path, tmp_path: Path, origin: object, init_pairs: object
+) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"w")
+    if origin is not None:
+        (tmp_path / "provenance.json").write_text(json.dumps(origin))
+    found = describe_origin(config, str(pairs), str(tmp_path), "named")
+    assert found["init_pairs"] == init_pairs
+    assert describe_origin(config, str(pairs), None, None)["init_pairs"] is None
+
+
 def test_target_modules_choose_layers(config: TrainingConfig, backbone: Backbone) -> None:
     some = config.predictor.model_copy(update={"target_modules": (r"attention\.to_[qv]$",)})
     names = [target.name for target in predictor_config(some, backbone).targets]
