@@ -193,6 +193,19 @@ def list_shards(uri: str) -> list[str]:
     return sorted(shards)
 
 
+def has_shards(folder_uri: str) -> bool:
+    """Whether the folder exists and holds a tar."""
+    return storage.exists(folder_uri) and bool(storage.list_files(folder_uri, ".tar"))
+
+
+def remove_shards(folder_uri: str, prefix: str) -> None:
+    """Remove what a ``ShardWriter`` of this prefix left in the folder; all other files stay."""
+    root = storage.absolute_uri(folder_uri)
+    for uri in storage.list_files(root, ".tar") if storage.exists(root) else ():
+        if re.fullmatch(rf"{re.escape(prefix)}-\d{{5,}}\.tar", uri[len(root) :].lstrip("/")):
+            storage.delete(uri)
+
+
 def _expand_braces(pattern: str) -> list[str]:
     """``a{0..2}b{x,y}`` → every combination; numbers keep the width of the first bound."""
     choices: list[list[str]] = []

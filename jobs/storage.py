@@ -64,6 +64,13 @@ def join_uri(base: str | Path, *parts: str) -> str:
     return os.path.join(head, *(part.strip("/") for part in parts))
 
 
+def is_inside(uri: str | Path, folder: str | Path) -> bool:
+    """Whether ``uri`` is ``folder`` or lies below it, whatever links and ".." the paths hold."""
+    if is_s3(uri) or is_s3(folder):
+        return f"{absolute_uri(uri)}/".startswith(f"{absolute_uri(folder)}/")
+    return local_path(uri).resolve().is_relative_to(local_path(folder).resolve())
+
+
 def exists(uri: str | Path) -> bool:
     """Whether a file, or a folder with something in it, is there."""
     if not is_s3(uri):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from i2l_model.errors import InputError
-from jobs.shards import BLOCK, ShardWriter, list_shards, read_shard
+from jobs.shards import BLOCK, ShardWriter, has_shards, list_shards, read_shard, remove_shards
 
 
 def write(folder: Path, samples: dict[str, dict[str, bytes]], **options: int) -> list[Path]:
@@ -146,3 +146,20 @@ def test_missing_shards_are_input_errors(tmp_path: Path) -> None:
         list_shards(str(tmp_path))
     with pytest.raises(InputError, match="does not exist"):
         list_shards(f"{tmp_path}/s-{{0..3}}.tar")
+
+
+def test_only_shards_of_the_writer_are_removed(tmp_path: Path) -> None:
+    write(tmp_path, numbered(9), max_bytes=8000)
+    write(tmp_path / "deeper", numbered(1))
+    others = {tmp_path / name for name in ("s.tar", "s-1.tar", "xs-00000.tar", "s-00000.tar.txt")}
+    for path in others:
+        path.touch()
+    remove_shards(str(tmp_path), "s")
+    assert {path for path in tmp_path.iterdir() if path.is_file()} == others
+    assert has_shards(str(tmp_path / "deeper"))
+    remove_shards(str(tmp_path / "none"), "s")
+
+
+def test_an_empty_folder_has_no_shards(tmp_path: Path) -> None:
+    assert not has_shards(str(tmp_path))
+    assert not has_shards(str(tmp_path / "none"))

@@ -124,3 +124,17 @@ def test_local_uris_do_not_depend_on_the_working_directory(
     monkeypatch.chdir("/")
     assert uri == str(tmp_path / "shards")
     assert storage.absolute_uri("s3://bucket/x/") == "s3://bucket/x"
+
+
+def test_inside_is_told_through_links_and_dots(tmp_path: Path) -> None:
+    (tmp_path / "real" / "sub").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    real = str(tmp_path / "real")
+    for uri in (real, f"{real}/x.tar", f"{real}/sub/../x.tar", tmp_path / "link" / "x.tar"):
+        assert storage.is_inside(uri, real)
+    assert storage.is_inside((tmp_path / "real").as_uri(), real)
+    assert not storage.is_inside(f"{real}-other/x.tar", real)
+    assert not storage.is_inside(tmp_path, real)
+    assert storage.is_inside("s3://bucket/a/x.tar", "s3://bucket/a/")
+    assert not storage.is_inside("s3://bucket/ab/x.tar", "s3://bucket/a")
+    assert not storage.is_inside("s3://bucket/a", real)
