@@ -102,6 +102,52 @@ def test_bad_folders_are_input_errors(tmp_path: Path) -> None:
         pack(tmp_path / "empty", tmp_path / "out")
 
 
+def test_packing_again_replaces_the_shards_and_nothing_else(folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    noise = [picture(folder / f"noise {n} cloud.png", n, side=640) for n in range(2)]
+    assert pack(folder, output, shard_mib=1)[0].num_shards > 1
+    others = [output / "notes.txt", output / "deeper" / "pack-00000.tar"]
+    for path in others:
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    for path in noise:
+        path.unlink()
+    result, _ = pack(folder, output)
+    assert {path for path in output.rglob("*") if path.is_file()} == {
+        *others,
+        output / "pack.json",
+        output / "pack-00000.tar",
+    }
+    assert result.num_images == 4
+
+
+def test_shards_stay_when_nothing_usable_is_left(folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    pack(folder, output)
+    before = {path.name: path.read_bytes() for path in output.iterdir()}
+    for path in folder.rglob("*.*"):
+        path.write_bytes(b"no picture")
+    with pytest.raises(InputError, match="no usable picture"):
+        pack(folder, output)
+    assert {path.name: path.read_bytes() for path in output.iterdir()} == before
+
+
+def test_shards_of_another_folder_are_not_replaced(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "out"
+    pack(folder, output)
+    monkeypatch.chdir(tmp_path)
+    assert pack(Path(folder.name), output)[0].num_images == 4
+    picture(tmp_path / "others" / "a fox.png")
+    with pytest.raises(InputError, match="holds the pictures of") as caught:
+        pack(tmp_path / "others", output)
+    assert caught.value.field == "output"
+    (output / "pack.json").write_text("[]")
+    with pytest.raises(InputError, match=r"pack\.json"):
+        pack(folder, output)
+
+
 @pytest.mark.parametrize(
     ("stem", "caption"),
     [("RedFox_02", "red fox"), ("IMG_1234", ""), ("a", ""), ("ein-großer Baum", "ein großer baum")],
