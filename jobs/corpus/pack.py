@@ -23,6 +23,7 @@ from i2l_model.images import IMAGE_EXTENSIONS, ImageError, decode_image
 from jobs import storage
 from jobs.progress import Progress
 from jobs.shards import ShardInfo, ShardWriter, remove_shards
+from jobs.surrogates import replace_surrogates
 
 logger = logging.getLogger(__name__)
 
@@ -114,7 +115,7 @@ def run_pack(
     num_images = 0
     with ShardWriter(output_uri, "pack", config.shard_mib << 20) as writer:
         for done, path in enumerate(paths, start=1):
-            name = path.relative_to(root).as_posix()
+            name = replace_surrogates(path.relative_to(root).as_posix())
             try:
                 members = _members(path, name, config)
             except _DroppedError as reason:
@@ -154,7 +155,7 @@ def _keys(paths: list[Path], root: Path) -> dict[Path, str]:
     keys: dict[Path, str] = {}
     taken: set[str] = set()
     for path in paths:
-        stem = path.relative_to(root).with_suffix("").as_posix()
+        stem = replace_surrogates(path.relative_to(root).with_suffix("").as_posix())
         base = re.sub(r"[.\s]+", "_", stem).strip("_") or "image"
         key, number = base, 1
         while key in taken:
@@ -185,11 +186,11 @@ def _members(path: Path, name: str, config: PackConfig) -> dict[str, bytes]:
     if not caption:
         raise _DroppedError("no_caption")
     extension, stored = _stored_image(data, image)
-    described = {**meta, "file_name": name}
+    described = json.dumps({**meta, "file_name": name}, sort_keys=True, ensure_ascii=False)
     return {
         extension: stored,
         "txt": caption.encode(),
-        "json": json.dumps(described, sort_keys=True, ensure_ascii=False).encode(),
+        "json": replace_surrogates(described).encode(),
     }
 
 
@@ -234,7 +235,7 @@ def _caption(path: Path, meta: Mapping[str, Any], config: PackConfig) -> str:
     text = _sidecar(path, ".txt")
     if text is None:
         text = str(meta.get("caption") or "")
-    caption = " ".join(text.split())
+    caption = " ".join(replace_surrogates(text).split())
     return caption or (caption_of_name(path.stem) if config.caption_from_name else "")
 
 
@@ -262,12 +263,13 @@ def _require_same_source(root: Path, output_uri: str) -> None:
     uri = storage.join_uri(output_uri, MANIFEST_NAME)
     if not storage.exists(uri):
         return
+    ours = replace_surrogates(str(root))
     try:
-        source = json.loads(storage.read_bytes(uri)).get("source", str(root))
+        source = json.loads(storage.read_bytes(uri)).get("source", ours)
     except (ValueError, AttributeError) as error:
         problem = f"holds a {MANIFEST_NAME} that is none of i2l pack"
         raise InputError("output", output_uri, problem, "give an empty folder") from error
-    if source != str(root):
+    if source != ours:
         problem = f"holds the pictures of {source}"
         raise InputError("output", output_uri, problem, "give an empty folder or remove it")
 
@@ -276,7 +278,7 @@ def _write_manifest(result: PackResult, config: PackConfig, root: Path) -> None:
     """Write ``pack.json``, last: the sign that the run is complete."""
     manifest = {
         "schema": "i2l.pack/1",
-        "source": str(root),
+        "source": replace_surrogates(str(root)),
         "num_images": result.num_images,
         "drops": result.drops,
         "examples": result.examples,

@@ -20,6 +20,7 @@ from jobs.mining.split import SPLITS
 from jobs.mining.spool import ImageSpool
 from jobs.progress import Progress
 from jobs.shards import ShardInfo, ShardWriter, remove_shards
+from jobs.surrogates import replace_surrogates
 
 INDEX_SCHEMA = pa.schema(
     [
@@ -105,7 +106,7 @@ def _record(
         "ref_metas": [json.loads(samples.meta[i]) for i in refs],
     }
     text = json.dumps(described, sort_keys=True, ensure_ascii=False)
-    return PairRecord(index, refs, target, text.encode())
+    return PairRecord(index, refs, target, replace_surrogates(text).encode())
 
 
 def write_index(records: Sequence[PairRecord], uri: str) -> None:

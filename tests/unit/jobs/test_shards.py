@@ -64,6 +64,20 @@ def test_reads_what_other_tools_write(tmp_path: Path, tar_format: int) -> None:
     assert set(sample.members) == {"jpg", "seg.png"}
 
 
+@pytest.mark.parametrize("tar_format", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
+@pytest.mark.parametrize("folder", ["", "f" * 120 + "/"])
+def test_names_that_are_no_utf8_stay_apart(tmp_path: Path, tar_format: int, folder: str) -> None:
+    names = [f"{folder}f{letter}r.txt" for letter in "\udcfc\udcf6"]  # Latin-1 für, för
+    with tarfile.open(tmp_path / "x.tar", "w", format=tar_format) as tar:
+        for name in names:
+            info = tarfile.TarInfo(name)
+            info.size = 1
+            tar.addfile(info, io.BytesIO(b"x"))
+    keys, drops = read(tmp_path / "x.tar")
+    assert keys == [rf"{folder}f\xfcr", rf"{folder}f\xf6r"]
+    assert drops == []
+
+
 def test_truncated_shard_yields_the_samples_before_the_cut(tmp_path: Path) -> None:
     (path,) = write(tmp_path, numbered(6))
     data = path.read_bytes()

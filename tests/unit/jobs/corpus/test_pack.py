@@ -102,6 +102,21 @@ def test_bad_folders_are_input_errors(tmp_path: Path) -> None:
         pack(tmp_path / "empty", tmp_path / "out")
 
 
+def test_text_that_is_no_unicode_is_mended(folder: Path, tmp_path: Path) -> None:
+    half = r'{"caption": "a dog \ud83d", "by": ["\udc36"]}'
+    picture(folder / "dog.png", 5).with_suffix(".json").write_text(half)
+    for number, letter in enumerate("\udcfc\udcf6"):  # Latin-1 names: grün, grön
+        picture(folder / f"gr{letter}n fox.png", 6 + number)
+    (folder / "br\udcf6ken.png").write_bytes(b"no png")
+    result, samples = pack(folder, tmp_path / "out")
+    assert samples["dog"]["txt"].decode() == "a dog \ufffd"
+    assert json.loads(samples["dog"]["json"])["by"] == ["\ufffd"]
+    assert {"gr\ufffdn_fox", "gr\ufffdn_fox_2"} <= set(samples)
+    assert json.loads(samples["gr\ufffdn_fox"]["json"])["file_name"] == "gr\ufffdn fox.png"
+    assert result.examples == {"corrupt_image": ["br\ufffdken.png"]}
+    assert pack(folder, tmp_path / "out")[0].num_images == 7
+
+
 def test_packing_again_replaces_the_shards_and_nothing_else(folder: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     noise = [picture(folder / f"noise {n} cloud.png", n, side=640) for n in range(2)]
