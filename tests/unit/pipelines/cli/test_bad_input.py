@@ -75,6 +75,15 @@ def test_a_grid_without_contents(capsys: pytest.CaptureFixture[str]) -> None:
     assert "corpus.num_contents (1) leaves none" in line
 
 
+def test_an_output_that_cannot_be_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    output = tmp_path / "file" / "x"
+    small = ["--styles", "1", "--contents", "1"]
+    line = refused(["corpus", "--output", str(output), *small], capsys)
+    assert str(output) in line
+    assert "cannot be written: Not a directory" in line
+
+
 def test_pictures_need_a_folder(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--set pack_folder=FOLDER" in refused(["run", "--recipe", "pictures"], capsys)
 
