@@ -19,6 +19,7 @@ from jobs import storage
 BLOCK = tarfile.BLOCKSIZE
 MAX_MEMBER_BYTES = 64 << 20
 MAX_HEADER_BYTES = 1 << 20
+_NAME_ERRORS = "backslashreplace"  # names that are no UTF-8 stay apart, and can be written again
 DropCallback = Callable[[str, str], None]  # (key, reason)
 
 
@@ -117,7 +118,7 @@ def _read_members(stream: BinaryIO, max_member_bytes: int) -> Iterator[_Member]:
             damaged = False
             continue
         try:
-            info = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
+            info = tarfile.TarInfo.frombuf(header, "utf-8", _NAME_ERRORS)
             if info.size < 0:
                 raise tarfile.HeaderError("negative size")
         except (tarfile.HeaderError, ValueError):
@@ -165,9 +166,9 @@ def _extended_name(info: tarfile.TarInfo, data: bytes | None) -> str:
     if data is None:
         return ""
     if info.type == tarfile.GNUTYPE_LONGNAME:
-        return data.rstrip(b"\0").decode("utf-8", "surrogateescape")
+        return data.rstrip(b"\0").decode("utf-8", _NAME_ERRORS)
     match = re.search(rb"\d+ path=([^\n]*)\n", data)
-    return match.group(1).decode("utf-8", "surrogateescape") if match else ""
+    return match.group(1).decode("utf-8", _NAME_ERRORS) if match else ""
 
 
 def list_shards(uri: str) -> list[str]:
@@ -191,6 +192,19 @@ def list_shards(uri: str) -> list[str]:
         if ("{" in uri or uri.endswith(".tar")) and not storage.exists(shard):
             raise InputError("input", shard, "does not exist", "check the shard's URI")
     return sorted(shards)
+
+
+def has_shards(folder_uri: str) -> bool:
+    """Whether the folder exists and holds a tar."""
+    return storage.exists(folder_uri) and bool(storage.list_files(folder_uri, ".tar"))
+
+
+def remove_shards(folder_uri: str, prefix: str) -> None:
+    """Remove what a ``ShardWriter`` of this prefix left in the folder; all other files stay."""
+    root = storage.absolute_uri(folder_uri)
+    for uri in storage.list_files(root, ".tar") if storage.exists(root) else ():
+        if re.fullmatch(rf"{re.escape(prefix)}-\d{{5,}}\.tar", uri[len(root) :].lstrip("/")):
+            storage.delete(uri)
 
 
 def _expand_braces(pattern: str) -> list[str]:

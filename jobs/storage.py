@@ -64,6 +64,13 @@ def join_uri(base: str | Path, *parts: str) -> str:
     return os.path.join(head, *(part.strip("/") for part in parts))
 
 
+def is_inside(uri: str | Path, folder: str | Path) -> bool:
+    """Whether ``uri`` is ``folder`` or lies below it, whatever links and ".." the paths hold."""
+    if is_s3(uri) or is_s3(folder):
+        return f"{absolute_uri(uri)}/".startswith(f"{absolute_uri(folder)}/")
+    return local_path(uri).resolve().is_relative_to(local_path(folder).resolve())
+
+
 def exists(uri: str | Path) -> bool:
     """Whether a file, or a folder with something in it, is there."""
     if not is_s3(uri):
@@ -156,7 +163,11 @@ def write_bytes(uri: str | Path, data: bytes) -> None:
 
 @contextmanager
 def open_write(uri: str | Path) -> Iterator[IO[bytes]]:
-    """A binary stream whose bytes appear under ``uri`` when the block ends without an error."""
+    """A binary stream whose bytes appear under ``uri`` when the block ends without an error.
+
+    Raises:
+        InputError: If nothing can be written there.
+    """
     if is_s3(uri):
         bucket, key = _split_s3(uri)
         with tempfile.TemporaryFile() as stream:
@@ -166,13 +177,15 @@ def open_write(uri: str | Path) -> Iterator[IO[bytes]]:
                 _s3().upload_fileobj(stream, bucket, key)
         return
     path = local_path(uri)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    with _local_errors(uri):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as stream:
             yield stream
         os.chmod(name, 0o644)
-        os.replace(name, path)
+        with _local_errors(uri):
+            os.replace(name, path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
@@ -210,7 +223,6 @@ def download_folder(uri: str | Path, target: str | Path) -> Path:
         if ".." in relative.parts:
             raise InputError("uri", name, "leaves its folder", "rename the object")
         path = target / relative
-        path.parent.mkdir(parents=True, exist_ok=True)
         with open_read(name) as source, open_write(path) as sink:
             shutil.copyfileobj(source, sink, _COPY_BYTES)
     return target
@@ -292,6 +304,16 @@ def _code(error: botocore.exceptions.ClientError) -> str:
 
 def _missing(uri: str | Path) -> InputError:
     return InputError("uri", uri, "does not exist", "check the URI")
+
+
+@contextmanager
+def _local_errors(uri: str | Path) -> Iterator[None]:
+    """Turn a path that cannot be made or opened for writing into ``InputError``."""
+    try:
+        yield
+    except OSError as error:
+        problem = f"cannot be written: {error.strerror}"
+        raise InputError("uri", uri, problem, "give a place you can write to") from error
 
 
 @contextmanager

@@ -1,7 +1,9 @@
 """Trains the tiny Z-Image transformer and its text encoder together on VAE latents."""
 
+import hashlib
 from pathlib import Path
 
+import numpy as np
 import torch
 from diffusers import (
     AutoencoderKL,
@@ -9,11 +11,10 @@ from diffusers import (
     ZImagePipeline,
     ZImageTransformer2DModel,
 )
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import Qwen2Tokenizer, Qwen3Model
 
-from i2l_model.weights import write_weights
+from i2l_model.weights import read_weights, write_weights
 from jobs.backbone.dataset import RenderedImages
 from jobs.backbone.fitting import FitConfig, fit
 from jobs.backbone.text import (
@@ -79,9 +80,12 @@ def _blocks(transformer: ZImageTransformer2DModel) -> list[nn.Module]:
 def encode_all(
     vae: AutoencoderKL, data: RenderedImages, path: Path, batch_size: int = 128
 ) -> Tensor:
-    """Scaled latents (N, C, h, w) fp16 of all images, kept at ``path``."""
+    """Scaled latents (N, C, h, w) fp16, kept at ``path`` until the images or the VAE change."""
+    source = _source_hash(vae, data)
     if path.exists():
-        return load_file(path)["latents"]
+        tensors, metadata = read_weights(path, field="latents")
+        if metadata.get("source") == source:
+            return tensors["latents"]
     parts = []
     for start in range(0, len(data), batch_size):
         index = torch.arange(start, min(start + batch_size, len(data)))
@@ -89,8 +93,19 @@ def encode_all(
         latents = (latents - vae.config.shift_factor) * vae.config.scaling_factor
         parts.append(latents.half())
     latents = torch.cat(parts)
-    write_weights({"latents": latents}, path)
+    write_weights({"latents": latents}, path, {"source": source})
     return latents
+
+
+def _source_hash(vae: AutoencoderKL, data: RenderedImages) -> str:
+    """sha256 of all that decides the latents: the pixels, and the VAE's weights and scale."""
+    scale = (vae.config.shift_factor, vae.config.scaling_factor)
+    digest = hashlib.sha256(np.ascontiguousarray(data.pixels).data)
+    digest.update(f"{data.pixels.shape} {scale}".encode())
+    for name, tensor in sorted(vae.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().numpy())
+    return digest.hexdigest()
 
 
 def train_text_to_image(

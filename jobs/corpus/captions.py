@@ -68,15 +68,3 @@ def caption(content: str, rng: np.random.Generator, style: Style | None = None) 
     count = int(rng.integers(1, min(3, len(words)) + 1))
     chosen = sorted(rng.choice(len(words), size=count, replace=False))
     return ", ".join([text, *(words[i] for i in chosen)])
-
-
-_LONGEST_FIRST = sorted(CONTENTS.values(), key=lambda content: -len(content.phrase))
-
-
-def content_of(text: str) -> str | None:
-    """The content a caption speaks of, None when it speaks of no known one."""
-    padded = f" {text.lower().replace(',', ' ')} "
-    for content in _LONGEST_FIRST:
-        if f" {content.phrase} " in padded:
-            return content.name
-    return None

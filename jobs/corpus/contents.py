@@ -262,4 +262,3 @@ _SCENES = (
 
 CONTENTS: dict[str, Content] = {content.name: content for content in (*_OBJECTS, *_SCENES)}
 CONTENT_NAMES: tuple[str, ...] = tuple(CONTENTS)
-OBJECT_NAMES: tuple[str, ...] = tuple(content.name for content in _OBJECTS)

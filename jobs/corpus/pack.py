@@ -22,7 +22,8 @@ from i2l_model.errors import InputError
 from i2l_model.images import IMAGE_EXTENSIONS, ImageError, decode_image
 from jobs import storage
 from jobs.progress import Progress
-from jobs.shards import ShardInfo, ShardWriter
+from jobs.shards import ShardInfo, ShardWriter, remove_shards
+from jobs.surrogates import replace_surrogates
 
 logger = logging.getLogger(__name__)
 
@@ -94,10 +95,13 @@ def run_pack(
     Reasons for leaving a picture out: "corrupt_image", "animated", "too_many_pixels",
     "too_small", "file_too_large", "bad_sidecar" (unreadable text or JSON), "no_caption".
 
+    Shards that were packed before stay until the first usable picture is found.
+
     Raises:
-        InputError: If the folder does not exist, or holds no usable picture.
+        InputError: If the folder does not exist, or holds no usable picture, or the output has
+            the pictures of another folder.
     """
-    root = storage.local_path(folder).absolute()
+    root = storage.local_path(folder).resolve()
     output_uri = storage.absolute_uri(output_uri)
     if not root.is_dir():
         raise InputError("folder", folder, "is not an existing folder", "give a folder of images")
@@ -105,18 +109,20 @@ def run_pack(
     if not paths:
         kinds = ", ".join(IMAGE_EXTENSIONS)
         raise InputError("folder", folder, "holds no pictures", f"add files of type {kinds}")
-    _remove_old(output_uri)
+    _require_same_source(root, output_uri)
     drops = _Drops()
     keys = _keys(paths, root)
     num_images = 0
     with ShardWriter(output_uri, "pack", config.shard_mib << 20) as writer:
         for done, path in enumerate(paths, start=1):
-            name = path.relative_to(root).as_posix()
+            name = replace_surrogates(path.relative_to(root).as_posix())
             try:
                 members = _members(path, name, config)
             except _DroppedError as reason:
                 drops.add(name, str(reason))
             else:
+                if not num_images:
+                    _remove_old(output_uri)
                 writer.write(keys[path], members)
                 num_images += 1
             progress.update("pack", done, len(paths))
@@ -127,7 +133,7 @@ def run_pack(
     if counts:
         logger.warning("left out of %s: %s", root, _listed(counts))
     result = PackResult(output_uri, tuple(writer.shards), num_images, counts, drops.examples)
-    _write_manifest(result, config)
+    _write_manifest(result, config, root)
     return result
 
 
@@ -149,7 +155,7 @@ def _keys(paths: list[Path], root: Path) -> dict[Path, str]:
     keys: dict[Path, str] = {}
     taken: set[str] = set()
     for path in paths:
-        stem = path.relative_to(root).with_suffix("").as_posix()
+        stem = replace_surrogates(path.relative_to(root).with_suffix("").as_posix())
         base = re.sub(r"[.\s]+", "_", stem).strip("_") or "image"
         key, number = base, 1
         while key in taken:
@@ -180,11 +186,11 @@ def _members(path: Path, name: str, config: PackConfig) -> dict[str, bytes]:
     if not caption:
         raise _DroppedError("no_caption")
     extension, stored = _stored_image(data, image)
-    described = {**meta, "file_name": name}
+    described = json.dumps({**meta, "file_name": name}, sort_keys=True, ensure_ascii=False)
     return {
         extension: stored,
         "txt": caption.encode(),
-        "json": json.dumps(described, sort_keys=True, ensure_ascii=False).encode(),
+        "json": replace_surrogates(described).encode(),
     }
 
 
@@ -229,7 +235,7 @@ def _caption(path: Path, meta: Mapping[str, Any], config: PackConfig) -> str:
     text = _sidecar(path, ".txt")
     if text is None:
         text = str(meta.get("caption") or "")
-    caption = " ".join(text.split())
+    caption = " ".join(replace_surrogates(text).split())
     return caption or (caption_of_name(path.stem) if config.caption_from_name else "")
 
 
@@ -248,17 +254,31 @@ def _listed(counts: Mapping[str, int]) -> str:
 
 def _remove_old(output_uri: str) -> None:
     """Remove the shards of an earlier run, so that the folder holds this run's only."""
-    if storage.exists(output_uri):
-        for uri in storage.list_files(output_uri):
-            name = uri.rsplit("/", 1)[-1]
-            if re.fullmatch(r"pack-\d{5}\.tar", name) or name == MANIFEST_NAME:
-                storage.delete(uri)
+    storage.delete(storage.join_uri(output_uri, MANIFEST_NAME))
+    remove_shards(output_uri, "pack")
 
 
-def _write_manifest(result: PackResult, config: PackConfig) -> None:
+def _require_same_source(root: Path, output_uri: str) -> None:
+    """Raise if the output has the pictures of another folder, which packing would replace."""
+    uri = storage.join_uri(output_uri, MANIFEST_NAME)
+    if not storage.exists(uri):
+        return
+    ours = replace_surrogates(str(root))
+    try:
+        source = json.loads(storage.read_bytes(uri)).get("source", ours)
+    except (ValueError, AttributeError) as error:
+        problem = f"holds a {MANIFEST_NAME} that is none of i2l pack"
+        raise InputError("output", output_uri, problem, "give an empty folder") from error
+    if source != ours:
+        problem = f"holds the pictures of {source}"
+        raise InputError("output", output_uri, problem, "give an empty folder or remove it")
+
+
+def _write_manifest(result: PackResult, config: PackConfig, root: Path) -> None:
     """Write ``pack.json``, last: the sign that the run is complete."""
     manifest = {
         "schema": "i2l.pack/1",
+        "source": replace_surrogates(str(root)),
         "num_images": result.num_images,
         "drops": result.drops,
         "examples": result.examples,

@@ -9,10 +9,11 @@ import multiprocessing
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from i2l_model.errors import InputError
 from jobs import storage
@@ -22,7 +23,7 @@ from jobs.corpus.render import render
 from jobs.corpus.styles import sample_style
 from jobs.progress import Progress
 from jobs.provenance import config_hash
-from jobs.shards import ShardWriter
+from jobs.shards import ShardWriter, remove_shards
 
 LICENCE = "CC0-1.0"
 MANIFEST_NAME = "corpus.json"
@@ -57,6 +58,15 @@ class CorpusConfig(BaseModel):
         if unknown:
             raise ValueError(f"{unknown[0]!r} is no content; known: {', '.join(CONTENT_NAMES)}")
         return names
+
+    @model_validator(mode="after")
+    def _draws_something(self) -> Self:
+        if not self.contents:
+            raise ValueError(
+                f"num_contents ({self.num_contents}) leaves none beside held_out_contents; "
+                "raise it, or hold out fewer contents"
+            )
+        return self
 
     @property
     def contents(self) -> tuple[str, ...]:
@@ -142,6 +152,8 @@ def _drawn(cells: list[_Cell], config: CorpusConfig) -> Iterator[dict[str, bytes
 def write_corpus(config: CorpusConfig, output_uri: str, progress: Progress) -> CorpusResult:
     """Draws the grid into ``output_uri``; a finished one of the same config is left as it is.
 
+    Shards without a manifest are those of a killed run and are removed.
+
     Raises:
         InputError: ``output_uri`` holds a corpus of another config.
     """
@@ -154,6 +166,7 @@ def write_corpus(config: CorpusConfig, output_uri: str, progress: Progress) -> C
                 "output", output_uri, "holds another corpus", "give an empty folder or remove it"
             )
         return CorpusResult(output_uri, manifest["num_images"], len(manifest["shards"]), True)
+    remove_shards(output_uri, "stylegrid")
     with ShardWriter(output_uri, "stylegrid", config.shard_mib << 20) as writer:
         for number, members in enumerate(_drawn(cells, config)):
             writer.write(f"{number:08d}", members)

@@ -159,8 +159,8 @@ def _places(row: Mapping[str, Any]) -> list[Place]:
 
 def _read_split(pairs_uri: str, split: str) -> Iterator[shards.ShardSample]:
     folder = storage.join_uri(pairs_uri, "shards", split)
-    if not storage.exists(folder):
-        raise InputError("--pairs", folder, "does not exist", "mine with a test share above 0")
+    if not shards.has_shards(folder):
+        raise InputError("--pairs", folder, "holds no shards", "mine with a test share above 0")
     for uri in shards.list_shards(folder):
         yield from shards.read_shard(uri)
 
@@ -199,7 +199,7 @@ def _seen_before(pairs_uri: str, found: Mapping[str, Mapping[Place, LabelledImag
         return set()
     seen: set[str] = set()
     for split in ("train", "val"):
-        if not storage.exists(storage.join_uri(pairs_uri, "shards", split)):
+        if not shards.has_shards(storage.join_uri(pairs_uri, "shards", split)):
             continue
         for sample in _read_split(pairs_uri, split):
             record = _record(sample)

@@ -17,6 +17,7 @@ from i2l_model.images import IMAGE_EXTENSIONS, ImageError, decode_image
 from jobs.mining.config import IngestConfig
 from jobs.mining.hashing import perceptual_hash, thumbnail
 from jobs.shards import ShardSample, read_shard
+from jobs.surrogates import replace_surrogates
 
 END = "end_of_shard"
 ROWS_PER_BATCH = 128
@@ -123,7 +124,7 @@ def read_caption_member(sample: ShardSample) -> str:
     if text is not None:
         caption = text.decode("utf-8-sig", "replace")
     else:
-        caption = str(_meta(sample).get("caption") or "")
+        caption = replace_surrogates(str(_meta(sample).get("caption") or ""))
     return " ".join(caption.split())[:MAX_CAPTION_CHARS]
 
 

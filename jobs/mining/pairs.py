@@ -19,7 +19,8 @@ from jobs.mining.selection import Pair
 from jobs.mining.split import SPLITS
 from jobs.mining.spool import ImageSpool
 from jobs.progress import Progress
-from jobs.shards import ShardInfo, ShardWriter
+from jobs.shards import ShardInfo, ShardWriter, remove_shards
+from jobs.surrogates import replace_surrogates
 
 INDEX_SCHEMA = pa.schema(
     [
@@ -105,7 +106,7 @@ def _record(
         "ref_metas": [json.loads(samples.meta[i]) for i in refs],
     }
     text = json.dumps(described, sort_keys=True, ensure_ascii=False)
-    return PairRecord(index, refs, target, text.encode())
+    return PairRecord(index, refs, target, replace_surrogates(text).encode())
 
 
 def write_index(records: Sequence[PairRecord], uri: str) -> None:
@@ -122,16 +123,17 @@ def write_pair_shards(
     output_uri: str,
     progress: Progress,
 ) -> dict[str, list[ShardInfo]]:
-    """Write ``shards/<split>/pairs-00000.tar`` and on; old shards are removed first.
+    """Write ``shards/<split>/pairs-00000.tar`` and on; those of an earlier run are removed first.
 
     Returns:
         The shards of each split.
     """
-    storage.delete(storage.join_uri(output_uri, "shards"))
+    folders = {split: storage.join_uri(output_uri, "shards", split) for split in SPLITS}
+    for folder in folders.values():
+        remove_shards(folder, "pairs")
     written: dict[str, list[ShardInfo]] = {}
     done = 0
-    for split in SPLITS:
-        folder = storage.join_uri(output_uri, "shards", split)
+    for split, folder in folders.items():
         with ShardWriter(folder, "pairs", shard_mib << 20) as writer:
             for record in (r for r in records if r.index["split"] == split):
                 writer.write(record.index["pair_id"], _members(record, spool))

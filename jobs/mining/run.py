@@ -54,19 +54,20 @@ def run_mining(
     Args:
         config: All settings.
         input_uri: A folder of ``.tar`` shards, one tar, or a brace pattern.
-        output_uri: Folder to write to, outside of the input.
+        output_uri: Folder to write to, outside of the input; its ``shards/`` holds no input.
         progress: Told about each stage.
 
     Raises:
-        InputError: If the input is missing or empty, or holds too few styles to split.
+        InputError: If the input is missing or empty, lies where pairs are written, or holds too
+            few styles to split.
     """
     input_uri, output_uri = storage.absolute_uri(input_uri), storage.absolute_uri(output_uri)
     style_entry = encoder_entry(config.style_encoder, "style")
     encoder_entry(config.content_encoder, "content")
-    if f"{output_uri}/".startswith(f"{input_uri}/"):
-        raise InputError("output", output_uri, "lies inside the input", "choose another folder")
+    input_shards = list_shards(input_uri)
+    _require_apart(input_uri, input_shards, output_uri)
 
-    inputs = _hash_inputs(list_shards(input_uri))
+    inputs = _hash_inputs(input_shards)
     input_hash = manifest_hash([{"sha256": i.sha256, "size": i.size} for i in inputs])
     finished = finished_result(output_uri, result_hash(config), input_hash)
     if finished is not None:
@@ -131,6 +132,17 @@ def _write(
         shards=shards,
     )
     return locate_result(output_uri, counts, content_hash)
+
+
+def _require_apart(input_uri: str, input_shards: list[str], output_uri: str) -> None:
+    """Raise if the output would be read as input, or pairs be written among the input."""
+    if storage.is_inside(output_uri, input_uri):
+        raise InputError("output", output_uri, "lies inside the input", "choose another folder")
+    pairs_uri = storage.join_uri(output_uri, "shards")
+    for shard in input_shards:
+        if storage.is_inside(shard, pairs_uri):
+            problem = f"holds input shards under shards/ ({shard}), where the pairs go"
+            raise InputError("output", output_uri, problem, "choose another folder")
 
 
 def _hash_inputs(shards: list[str]) -> list[InputShard]:

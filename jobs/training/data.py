@@ -176,8 +176,7 @@ def split_uri(pairs_uri: str, split: str) -> str:
 
 def has_split(pairs_uri: str, split: str) -> bool:
     """Whether the mining output holds shards of ``split``."""
-    folder = split_uri(pairs_uri, split)
-    return storage.exists(folder) and bool(storage.list_files(folder, ".tar"))
+    return shards.has_shards(split_uri(pairs_uri, split))
 
 
 def load_pairs(pairs_uri: str, split: str, *, ref_size: int, target_size: int) -> PairStore:

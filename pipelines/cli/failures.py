@@ -36,7 +36,9 @@ def report(error: BaseException, *, command: str, debug: bool, log_file: str | N
     if isinstance(error, (InputError, typer.TyperException, ValidationError)):
         if debug:
             traceback.print_exception(error, file=sys.stderr)
-        _print(f"error: {_input_line(error, command)}")
+        line = _input_line(error, command)
+        if line:
+            _print(f"error: {line}")
         return BAD_INPUT
     if isinstance(error, (KeyboardInterrupt, typer.Abort)):
         _print("interrupted; the same command continues where it stopped")
@@ -50,8 +52,10 @@ def report(error: BaseException, *, command: str, debug: bool, log_file: str | N
 
 
 def _input_line(error: BaseException, command: str) -> str:
+    """Field, value and fix; "" where nothing is to be said, the help being shown already."""
     if isinstance(error, typer.TyperException):
-        return f"{_one_line_text(error.format_message()).rstrip('.')}; see {command} --help"
+        message = _one_line_text(error.format_message()).rstrip(".")
+        return f"{message}; see {command} --help" if message else ""
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False)[0]
         field = ".".join(str(part) for part in first["loc"]) or error.title

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from i2l_model.errors import InputError
-from jobs.shards import BLOCK, ShardWriter, list_shards, read_shard
+from jobs.shards import BLOCK, ShardWriter, has_shards, list_shards, read_shard, remove_shards
 
 
 def write(folder: Path, samples: dict[str, dict[str, bytes]], **options: int) -> list[Path]:
@@ -62,6 +62,20 @@ def test_reads_what_other_tools_write(tmp_path: Path, tar_format: int) -> None:
     (sample,) = read_shard(str(tmp_path / "x.tar"))
     assert sample.key == name
     assert set(sample.members) == {"jpg", "seg.png"}
+
+
+@pytest.mark.parametrize("tar_format", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
+@pytest.mark.parametrize("folder", ["", "f" * 120 + "/"])
+def test_names_that_are_no_utf8_stay_apart(tmp_path: Path, tar_format: int, folder: str) -> None:
+    names = [f"{folder}f{letter}r.txt" for letter in "\udcfc\udcf6"]  # Latin-1 für, för
+    with tarfile.open(tmp_path / "x.tar", "w", format=tar_format) as tar:
+        for name in names:
+            info = tarfile.TarInfo(name)
+            info.size = 1
+            tar.addfile(info, io.BytesIO(b"x"))
+    keys, drops = read(tmp_path / "x.tar")
+    assert keys == [rf"{folder}f\xfcr", rf"{folder}f\xf6r"]
+    assert drops == []
 
 
 def test_truncated_shard_yields_the_samples_before_the_cut(tmp_path: Path) -> None:
@@ -146,3 +160,20 @@ def test_missing_shards_are_input_errors(tmp_path: Path) -> None:
         list_shards(str(tmp_path))
     with pytest.raises(InputError, match="does not exist"):
         list_shards(f"{tmp_path}/s-{{0..3}}.tar")
+
+
+def test_only_shards_of_the_writer_are_removed(tmp_path: Path) -> None:
+    write(tmp_path, numbered(9), max_bytes=8000)
+    write(tmp_path / "deeper", numbered(1))
+    others = {tmp_path / name for name in ("s.tar", "s-1.tar", "xs-00000.tar", "s-00000.tar.txt")}
+    for path in others:
+        path.touch()
+    remove_shards(str(tmp_path), "s")
+    assert {path for path in tmp_path.iterdir() if path.is_file()} == others
+    assert has_shards(str(tmp_path / "deeper"))
+    remove_shards(str(tmp_path / "none"), "s")
+
+
+def test_an_empty_folder_has_no_shards(tmp_path: Path) -> None:
+    assert not has_shards(str(tmp_path))
+    assert not has_shards(str(tmp_path / "none"))

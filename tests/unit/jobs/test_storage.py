@@ -124,3 +124,32 @@ def test_local_uris_do_not_depend_on_the_working_directory(
     monkeypatch.chdir("/")
     assert uri == str(tmp_path / "shards")
     assert storage.absolute_uri("s3://bucket/x/") == "s3://bucket/x"
+
+
+def test_inside_is_told_through_links_and_dots(tmp_path: Path) -> None:
+    (tmp_path / "real" / "sub").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    real = str(tmp_path / "real")
+    for uri in (real, f"{real}/x.tar", f"{real}/sub/../x.tar", tmp_path / "link" / "x.tar"):
+        assert storage.is_inside(uri, real)
+    assert storage.is_inside((tmp_path / "real").as_uri(), real)
+    assert not storage.is_inside(f"{real}-other/x.tar", real)
+    assert not storage.is_inside(tmp_path, real)
+    assert storage.is_inside("s3://bucket/a/x.tar", "s3://bucket/a/")
+    assert not storage.is_inside("s3://bucket/ab/x.tar", "s3://bucket/a")
+    assert not storage.is_inside("s3://bucket/a", real)
+
+
+@pytest.mark.parametrize("name", ["file/x.bin", "file/deeper/x.bin", "folder", "n" * 300])
+def test_places_that_cannot_be_written_are_input_errors(name: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "folder" / "sub").mkdir(parents=True)
+    with pytest.raises(InputError, match="cannot be written") as caught:
+        storage.write_bytes(tmp_path / name, b"x")
+    assert caught.value.value == tmp_path / name
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+
+
+def test_errors_of_the_writer_itself_pass(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="full"), storage.open_write(tmp_path / "x.bin"):
+        raise OSError(28, "disk full")

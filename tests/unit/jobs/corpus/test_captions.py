@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from jobs.corpus.captions import caption, colour_word, content_of, plain_caption
+from jobs.corpus.captions import caption, colour_word, plain_caption
 from jobs.corpus.contents import CONTENT_NAMES
 from jobs.corpus.styles import sample_style
 
@@ -11,8 +11,7 @@ def test_every_wording_speaks_of_its_content(content: str) -> None:
     rng = np.random.default_rng(0)
     texts = {caption(content, rng, sample_style(i, 1) if i % 2 else None) for i in range(40)}
     assert len(texts) > 10
-    assert {content_of(text) for text in texts} == {content}
-    assert content_of(plain_caption(content)) == content
+    assert all(plain_caption(content) in text for text in texts)
 
 
 def test_style_words_come_only_with_a_style() -> None:
@@ -20,10 +19,6 @@ def test_style_words_come_only_with_a_style() -> None:
     plain = {caption("star", rng) for _ in range(50)}
     assert not any("," in text for text in plain)
     assert all("," in caption("star", rng, sample_style(i, 1)) for i in range(20))
-
-
-def test_unknown_content_is_none() -> None:
-    assert content_of("a dragon") is None
 
 
 def test_colour_words() -> None:

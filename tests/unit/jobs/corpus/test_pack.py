@@ -102,6 +102,67 @@ def test_bad_folders_are_input_errors(tmp_path: Path) -> None:
         pack(tmp_path / "empty", tmp_path / "out")
 
 
+def test_text_that_is_no_unicode_is_mended(folder: Path, tmp_path: Path) -> None:
+    half = r'{"caption": "a dog \ud83d", "by": ["\udc36"]}'
+    picture(folder / "dog.png", 5).with_suffix(".json").write_text(half)
+    for number, letter in enumerate("\udcfc\udcf6"):  # Latin-1 names: grün, grön
+        picture(folder / f"gr{letter}n fox.png", 6 + number)
+    (folder / "br\udcf6ken.png").write_bytes(b"no png")
+    result, samples = pack(folder, tmp_path / "out")
+    assert samples["dog"]["txt"].decode() == "a dog \ufffd"
+    assert json.loads(samples["dog"]["json"])["by"] == ["\ufffd"]
+    assert {"gr\ufffdn_fox", "gr\ufffdn_fox_2"} <= set(samples)
+    assert json.loads(samples["gr\ufffdn_fox"]["json"])["file_name"] == "gr\ufffdn fox.png"
+    assert result.examples == {"corrupt_image": ["br\ufffdken.png"]}
+    assert pack(folder, tmp_path / "out")[0].num_images == 7
+
+
+def test_packing_again_replaces_the_shards_and_nothing_else(folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    noise = [picture(folder / f"noise {n} cloud.png", n, side=640) for n in range(2)]
+    assert pack(folder, output, shard_mib=1)[0].num_shards > 1
+    others = [output / "notes.txt", output / "deeper" / "pack-00000.tar"]
+    for path in others:
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    for path in noise:
+        path.unlink()
+    result, _ = pack(folder, output)
+    assert {path for path in output.rglob("*") if path.is_file()} == {
+        *others,
+        output / "pack.json",
+        output / "pack-00000.tar",
+    }
+    assert result.num_images == 4
+
+
+def test_shards_stay_when_nothing_usable_is_left(folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    pack(folder, output)
+    before = {path.name: path.read_bytes() for path in output.iterdir()}
+    for path in folder.rglob("*.*"):
+        path.write_bytes(b"no picture")
+    with pytest.raises(InputError, match="no usable picture"):
+        pack(folder, output)
+    assert {path.name: path.read_bytes() for path in output.iterdir()} == before
+
+
+def test_shards_of_another_folder_are_not_replaced(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "out"
+    pack(folder, output)
+    monkeypatch.chdir(tmp_path)
+    assert pack(Path(folder.name), output)[0].num_images == 4
+    picture(tmp_path / "others" / "a fox.png")
+    with pytest.raises(InputError, match="holds the pictures of") as caught:
+        pack(tmp_path / "others", output)
+    assert caught.value.field == "output"
+    (output / "pack.json").write_text("[]")
+    with pytest.raises(InputError, match=r"pack\.json"):
+        pack(folder, output)
+
+
 @pytest.mark.parametrize(
     ("stem", "caption"),
     [("RedFox_02", "red fox"), ("IMG_1234", ""), ("a", ""), ("ein-großer Baum", "ein großer baum")],

@@ -59,6 +59,20 @@ def test_unknown_held_out_content_is_refused() -> None:
         CorpusConfig(held_out_contents=("dragon",))
 
 
+def test_a_grid_without_contents_is_refused() -> None:
+    with pytest.raises(ValidationError, match=r"num_contents \(1\) leaves none"):
+        CorpusConfig(num_contents=1, held_out_contents=CONTENT_NAMES[:1])
+    assert CorpusConfig(num_contents=2, held_out_contents=CONTENT_NAMES[:1]).contents
+
+
+def test_shards_of_a_killed_run_are_removed(tmp_path: Path) -> None:
+    for name in ("stylegrid-00000.tar", "stylegrid-00007.tar", "strays-00000.tar"):
+        (tmp_path / name).write_bytes(b"left over")
+    write_corpus(TINY, str(tmp_path), NullProgress())
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["corpus.json", "strays-00000.tar", "stylegrid-00000.tar"]
+
+
 def test_finished_corpus_is_reused_and_another_config_refused(tmp_path: Path) -> None:
     assert not write_corpus(TINY, str(tmp_path), NullProgress()).reused
     assert write_corpus(TINY, str(tmp_path), NullProgress()).reused

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 
@@ -75,6 +76,14 @@ def test_kept_rows_carry_what_encoders_need(shard: Path) -> None:
     assert pixels_of(rows["good"]).shape == (48, 48, 3)
     assert pixels_of(rows["large"]).shape == (64, 128, 3)
     assert (rows["large"]["width"], rows["large"]["height"]) == (600, 300)
+
+
+def test_half_an_emoji_does_not_stop_the_job(tmp_path: Path) -> None:
+    with ShardWriter(str(tmp_path), "s") as writer:
+        writer.write("dog", {"png": png(), "json": rb'{"caption": "a dog \ud83d"}'})
+    row = ingest(tmp_path / "s-00000.tar")[0]
+    assert row["caption"] == "a dog \ufffd"
+    pa.array([row["caption"], row["key"], row["meta"]], pa.string())
 
 
 def test_captions_can_be_optional(shard: Path) -> None:

@@ -69,6 +69,21 @@ def test_a_recipe_field_of_the_wrong_type(
     assert str(path) in line
 
 
+def test_a_grid_without_contents(capsys: pytest.CaptureFixture[str]) -> None:
+    held_out = ["--set", "corpus.held_out_contents=[ball]"]
+    line = refused(["corpus", "--output", "o", "--contents", "1", *held_out], capsys)
+    assert "corpus.num_contents (1) leaves none" in line
+
+
+def test_an_output_that_cannot_be_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    output = tmp_path / "file" / "x"
+    small = ["--styles", "1", "--contents", "1"]
+    line = refused(["corpus", "--output", str(output), *small], capsys)
+    assert str(output) in line
+    assert "cannot be written: Not a directory" in line
+
+
 def test_pictures_need_a_folder(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--set pack_folder=FOLDER" in refused(["run", "--recipe", "pictures"], capsys)
 

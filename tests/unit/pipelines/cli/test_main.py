@@ -39,6 +39,13 @@ def test_every_command_has_the_common_options_and_an_example(
         assert expected in shown
 
 
+def test_without_a_command_the_help_stands_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([]) == 2
+    captured = capsys.readouterr()
+    assert "Start with: i2l run" in captured.out + captured.err
+    assert "error:" not in captured.out + captured.err
+
+
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["--version"]) == 0
     assert capsys.readouterr().out == f"i2l {version('i2l')}\n"
