@@ -74,29 +74,29 @@ def require_registry(tracking: "TrackingConfig") -> None:
 
 
 def warm_started(
-    config: TrainingConfig, warm_start: str | None
+    config: TrainingConfig, warm_start: str | None, tracking: "TrackingConfig"
 ) -> tuple[TrainingConfig, str | None]:
     """Return the training settings with the sizes of the predictor to start from, and its place.
-
-    A predictor of the registry is left to the training job, which checks its sizes.
 
     Args:
         config: Training settings.
         warm_start: Name of a shipped predictor, folder, URI or models:/ URI; None starts anew.
+        tracking: Resolved settings of the registry that models:/ means.
 
     Raises:
         InputError: If there is no such predictor, or it does not fit the other settings.
     """
-    if warm_start is None or warm_start.startswith("models:/"):
-        return config, warm_start
-    from jobs import storage
+    if warm_start is None:
+        return config, None
     from jobs.predictor_folder import read_record
 
-    place = str(asset_path(warm_start)) if warm_start in available_assets() else warm_start
-    if not storage.exists(storage.join_uri(place, "config.json")):
-        known = "a predictor folder, models:/NAME@ALIAS or the name of a shipped predictor"
-        raise InputError("warm_start", warm_start, "has no config.json", f"name {known}")
-    stored = read_record(place, "config.json", warm_start, field="warm_start")
+    if warm_start.startswith("models:/"):
+        place = warm_start
+        with local_predictor(warm_start, tracking) as folder:
+            stored = read_record(str(folder), "config.json", warm_start, field="warm_start")
+    else:
+        place = initial_folder(warm_start)
+        stored = read_record(place, "config.json", warm_start, field="warm_start")
     sizes = {name: stored[name] for name in PredictorOptions.model_fields if name in stored}
     predictor = {**config.predictor.model_dump(), **sizes}
     settings = {**config.model_dump(), "predictor": predictor}
@@ -104,3 +104,18 @@ def warm_started(
         return TrainingConfig.model_validate(settings), place
     except ValidationError as error:
         raise validation_problem(error, TrainingConfig, "the recipe", "training") from None
+
+
+def initial_folder(warm_start: str) -> str:
+    """Folder or URI of an initial predictor that no registry holds.
+
+    Raises:
+        InputError: If there is none.
+    """
+    from jobs import storage
+
+    place = str(asset_path(warm_start)) if warm_start in available_assets() else warm_start
+    if not storage.exists(storage.join_uri(place, "config.json")):
+        known = "a predictor folder, models:/NAME@ALIAS or the name of a shipped predictor"
+        raise InputError("warm_start", warm_start, "has no config.json", f"name {known}")
+    return place

@@ -14,7 +14,7 @@ from i2l_model.errors import InputError
 from jobs.provenance import file_hash, json_hash
 from pipelines.acceptance import count_pairs, problems
 from pipelines.gate import Judgement, judge, promote_judged
-from pipelines.predictors import warm_started
+from pipelines.predictors import initial_folder, warm_started
 from pipelines.recipe import Recipe
 from pipelines.workspace import Workspace
 
@@ -94,7 +94,8 @@ def train_predictor(context: StepContext) -> Outputs:
     """Train the predictor on the train split; a killed training goes on from its checkpoint."""
     from jobs.training.run import run_training
 
-    config, init_from = warm_started(context.recipe.training, context.recipe.warm_start)
+    recipe = context.recipe
+    config, init_from = warm_started(recipe.training, recipe.warm_start, context.tracking)
     result = run_training(
         config,
         context.uri("pairs", "pairs_uri"),
@@ -182,11 +183,11 @@ def own_images(context: StepContext) -> object:
 
 
 def initial_weights(context: StepContext) -> object:
-    """Return the hash of the local weights that the training starts from, if it does."""
-    _, init_from = warm_started(context.recipe.training, context.recipe.warm_start)
-    if init_from is None or init_from.startswith("models:/"):
-        return init_from
-    return file_hash(f"{init_from}/model.safetensors")
+    """Return the hash of the weights that the training starts from; a registry's go by name."""
+    warm_start = context.recipe.warm_start
+    if warm_start is None or warm_start.startswith("models:/"):
+        return warm_start
+    return file_hash(f"{initial_folder(warm_start)}/model.safetensors")
 
 
 def _own_folder(recipe: Recipe) -> Path:

@@ -61,8 +61,8 @@ def train(
     from jobs.training.run import run_training
     from pipelines.predictors import warm_started
 
-    config, init_from = warm_started(settings.training, settings.warm_start)
     tracking = settings.tracking.resolve(workspace_of(recipe, workspace).tracking)
+    config, init_from = warm_started(settings.training, settings.warm_start, tracking)
     with ctx.ensure_object(Session).job() as progress:
         result = run_training(config, pairs, output, progress, tracking, init_from=init_from)
     typer.echo(f"predictor:  {result.predictor_uri}")
