@@ -52,9 +52,17 @@ def read_weights(
 
 
 def write_bytes(data: bytes, path: Path) -> None:
-    """Write a file under a temporary name in its folder, then rename it into place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    """Write a file under a temporary name in its folder, then rename it into place.
+
+    Raises:
+        InputError: If the folder cannot be made or written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        problem = f"cannot be written: {error.strerror}"
+        raise InputError("output", path, problem, "give a place you can write to") from error
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)

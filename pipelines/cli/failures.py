@@ -1,5 +1,6 @@
 """What the command line prints and which exit code it returns when something goes wrong."""
 
+import errno
 import logging
 import sys
 import traceback
@@ -40,6 +41,11 @@ def report(error: BaseException, *, command: str, debug: bool, log_file: str | N
         if line:
             _print(f"error: {line}")
         return BAD_INPUT
+    if _is_disk_full(error):
+        _print(
+            f"error: the disk is full ({_one_line(error)}); free space, then run {command} again"
+        )
+        return BAD_INPUT
     if isinstance(error, (KeyboardInterrupt, typer.Abort)):
         _print("interrupted; the same command continues where it stopped")
         return INTERRUPTED
@@ -63,6 +69,15 @@ def _input_line(error: BaseException, command: str) -> str:
         problem = InputError(field, first["input"], f"is invalid: {first['msg']}", fix)
         return str(problem)
     return _one_line_text(str(error))
+
+
+def _is_disk_full(error: BaseException | None) -> bool:
+    """Whether a full disk is behind a failure; Ray and Dagster wrap what their workers raise."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _hint(command: str, debug: bool, log_file: str | None) -> str:

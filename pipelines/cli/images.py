@@ -104,7 +104,6 @@ def predict(
         references = read_references(images, weights)
         with local_predictor(predictor, tracking) as folder:
             prediction = predict_lora(folder, references, strength=strength)
-        output.parent.mkdir(parents=True, exist_ok=True)
         metadata = lora_metadata(prediction, references, strength)
         save_lora(prediction.factors, output, file_format.value, metadata)
     typer.echo(f"{output}: rank {prediction.factors.rank} LoRA for {prediction.backbone}")

@@ -1,3 +1,6 @@
+import errno
+import os
+
 import pytest
 
 from i2l_model.errors import InputError
@@ -29,6 +32,15 @@ def test_another_failure_is_one_line_and_a_hint(
     error = RuntimeError("worker died\nat step 3")
     assert failures.report(error, command="i2l run", debug=False, log_file=log_file) == 1
     assert capsys.readouterr().err == f"error: RuntimeError: worker died at step 3\n{hint}\n"
+
+
+def test_a_full_disk_is_named_also_behind_other_errors(capsys: pytest.CaptureFixture[str]) -> None:
+    error = RuntimeError("worker died")
+    error.__cause__ = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "data/x.tar")
+    assert failures.report(error, command="i2l mine", debug=False, log_file=None) == 2
+    found = capsys.readouterr().err
+    assert found.startswith("error: the disk is full (")
+    assert found.endswith("free space, then run i2l mine again\n")
 
 
 def test_debug_adds_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:

@@ -66,6 +66,15 @@ def test_the_shipped_predictor_is_the_default_and_gives_each_style_a_lora_of_its
     assert not torch.allclose(first_delta(first[0]), first_delta(second[0]))
 
 
+def test_a_place_that_cannot_be_written_is_named(
+    predictor_folder: Path, references: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = "/proc/nope/style.safetensors"
+    options = ["--predictor", str(predictor_folder), "--output", output]
+    assert run(["predict", references[0], *options]) == 2
+    assert f"output ({output}) cannot be written" in capsys.readouterr().err
+
+
 def test_the_file_says_where_it_comes_from(predict: Predict) -> None:
     assert predict("--strength", "0.5", "--weights", "2", "1") == 0
     _, metadata = load_lora(predict.output)
