@@ -101,11 +101,15 @@ def _stage(folder: Path, predictor_uri: str, report_uri: str, samples_uri: str |
         read_record(str(folder / "predictor"), name, predictor_uri)
         for name in ("config.json", "provenance.json")
     )
+    if not isinstance(config.get("backbone"), str):
+        fix = "name the predictor folder that i2l train wrote"
+        raise InputError("predictor", predictor_uri, "names no backbone in config.json", fix)
     report = _read_report(folder / "report" / REPORT_FILE, report_uri)
     if report.get("backbone") not in (None, config["backbone"]):
         fix = f"evaluate the predictor on {config['backbone']}"
         raise InputError("report", report_uri, f"is about backbone {report['backbone']}", fix)
-    judged = (report.get("predictor") or {}).get("hash")
+    predictor = report.get("predictor")
+    judged = predictor.get("hash") if isinstance(predictor, dict) else None
     if judged != provenance.predictor_hash(str(folder / "predictor")):
         fix = "evaluate this predictor and give that report"
         raise InputError("report", report_uri, "is about another predictor", fix)

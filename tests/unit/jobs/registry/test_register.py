@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -122,3 +123,15 @@ def test_the_folder_of_a_report_may_be_named(tmp_path: Path, tracking: TrackingC
     made = Artefacts(tmp_path / "made", "a")
     version = register_version(tracking, str(made.predictor), str(made.report.parent))
     assert version == register_version(tracking, str(made.predictor), str(made.report))
+
+
+def test_records_without_what_registration_reads_are_named(
+    tracking: TrackingConfig, tmp_path: Path
+) -> None:
+    made = Artefacts(tmp_path, "bare")
+    made.report.write_text(json.dumps({"predictor": "p"}))
+    with pytest.raises(InputError, match="is about another predictor"):
+        register_version(tracking, str(made.predictor), str(made.report))
+    (made.predictor / "config.json").write_text("{}")
+    with pytest.raises(InputError, match="names no backbone"):
+        register_version(tracking, str(made.predictor), str(made.report))
