@@ -1,8 +1,6 @@
 """Reading and writing safetensors files, with the same bytes for the same content."""
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,6 +8,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from i2l_model.atomic import open_atomic
 from i2l_model.errors import InputError
 
 _LENGTH_BYTES = 8  # a safetensors file starts with the header's length, little endian
@@ -57,20 +56,8 @@ def write_bytes(data: bytes, path: Path) -> None:
     Raises:
         InputError: If the folder cannot be made or written.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        problem = f"cannot be written: {error.strerror}"
-        raise InputError("output", path, problem, "give a place you can write to") from error
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with open_atomic(path) as file:
+        file.write(data)
 
 
 def _with_sorted_metadata(data: bytes) -> bytes:

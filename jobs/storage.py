@@ -21,6 +21,7 @@ import botocore.client
 import botocore.config
 import botocore.exceptions
 
+from i2l_model.atomic import open_atomic
 from i2l_model.errors import InputError
 
 _COPY_BYTES = 1 << 20
@@ -176,19 +177,8 @@ def open_write(uri: str | Path) -> Iterator[IO[bytes]]:
             with _s3_errors(uri):
                 _s3().upload_fileobj(stream, bucket, key)
         return
-    path = local_path(uri)
-    with _local_errors(uri):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            yield stream
-        os.chmod(name, 0o644)
-        with _local_errors(uri):
-            os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    with open_atomic(local_path(uri), field="uri") as stream:
+        yield stream
 
 
 def delete(uri: str | Path) -> None:
@@ -304,16 +294,6 @@ def _code(error: botocore.exceptions.ClientError) -> str:
 
 def _missing(uri: str | Path) -> InputError:
     return InputError("uri", uri, "does not exist", "check the URI")
-
-
-@contextmanager
-def _local_errors(uri: str | Path) -> Iterator[None]:
-    """Turn a path that cannot be made or opened for writing into ``InputError``."""
-    try:
-        yield
-    except OSError as error:
-        problem = f"cannot be written: {error.strerror}"
-        raise InputError("uri", uri, problem, "give a place you can write to") from error
 
 
 @contextmanager

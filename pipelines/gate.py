@@ -91,7 +91,7 @@ def read_report(registry: "ModelRegistry", version: "PredictorVersion") -> dict[
     Raises:
         InputError: If it has none.
     """
-    from jobs.registry.register import REPORT_FILE
+    from jobs.evaluation.schema import REPORT_FILE
 
     with tempfile.TemporaryDirectory(prefix="i2l-report-") as scratch:
         registry.download_files(version, "report", Path(scratch))

@@ -16,6 +16,7 @@ from i2l_model.lora.factors import LoraFactors
 from i2l_model.lora.files import save_lora
 from jobs import storage
 from jobs.evaluation.chunk import ChunkResult
+from jobs.evaluation.schema import PAGE_FOLDER, REPORT_FILE
 
 CHUNKS = "chunks"
 SAMPLES = "samples"
@@ -75,7 +76,7 @@ def clear_outputs(output_uri: str) -> None:
     chunks = storage.join_uri(output_uri, CHUNKS)
     if not storage.exists(chunks):
         return
-    for name in ("report.json", "report", SAMPLES):
+    for name in (REPORT_FILE, PAGE_FOLDER, SAMPLES):
         storage.delete(storage.join_uri(output_uri, name))
     storage.delete(chunks)
 

@@ -19,6 +19,7 @@ from jobs.evaluation.report_pictures import (
     draw_grid,
     png_of,
 )
+from jobs.evaluation.schema import PAGE_FOLDER
 
 TEMPLATE = "report.html.j2"
 
@@ -33,7 +34,7 @@ def write_report(
     """Write report/index.html and report/grid-<prompt>.png below `output_uri`."""
     best_budget = report["style_lora"].get("best_num_steps")
     grids = build_grids(chunks, plans, config, best_budget=best_budget)
-    folder = storage.join_uri(output_uri, "report")
+    folder = storage.join_uri(output_uri, PAGE_FOLDER)
     for position, grid in enumerate(grids):
         picture = draw_grid(
             grid, cell_px=config.report_image_size, labels=report_view.labels(grid.columns)

@@ -14,7 +14,7 @@ from jobs.evaluation.chunk_files import clear_outputs, read_chunk
 from jobs.evaluation.config import EvaluationConfig
 from jobs.evaluation.held_out import HeldOutSet, HeldOutStyle, choose_held_out
 from jobs.evaluation.report import write_report
-from jobs.evaluation.schema import REPORT_SCHEMA
+from jobs.evaluation.schema import PAGE_FOLDER, REPORT_FILE, REPORT_SCHEMA
 from jobs.evaluation.summary import Summary
 from jobs.evaluation.workers import Work, run_chunks
 from jobs.predictor_folder import check_predictor, read_provenance, read_record
@@ -26,13 +26,13 @@ from jobs.provenance import (
     json_hash,
     pairs_hash,
     predictor_hash,
+    without_execution,
 )
 
 logger = logging.getLogger(__name__)
 
 STAGE = "evaluate"
 # How the work is spread does not change what is measured.
-UNHASHED_FIELDS = {"num_workers", "threads_per_worker", "cpus_per_worker", "gpus_per_worker"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +73,10 @@ def run_evaluation(
     predictor = _describe_predictor(predictor_uri)
     held_out = choose_held_out(pairs_uri, config)
     inputs_hash = _inputs_hash(config, predictor["hash"], held_out)
-    report_uri = storage.join_uri(output_uri, "report.json")
-    page_uri = storage.join_uri(output_uri, "report", "index.html")
-    described = _describe_held_out(held_out, predictor, pairs_uri)
+    report_uri = storage.join_uri(output_uri, REPORT_FILE)
+    page_uri = storage.join_uri(output_uri, PAGE_FOLDER, "index.html")
+    hash_of_pairs = pairs_hash(pairs_uri)
+    described = _describe_held_out(held_out, predictor, hash_of_pairs)
     finished = _finished_report(report_uri, inputs_hash)
     # Chunks do not depend on where the predictor comes from; the gate does.
     if finished is not None and finished["held_out"] == described:
@@ -95,7 +96,7 @@ def run_evaluation(
         "prompt_reader": chunks[0].reader,
         **summary.figures(),
         "inputs_hash": inputs_hash,
-        "provenance": _provenance(config, pairs_uri),
+        "provenance": _provenance(config, pairs_uri, hash_of_pairs),
     }
     write_report(output_uri, report, chunks, plans, config)
     # Last: the report marks the evaluation as complete.
@@ -162,7 +163,7 @@ def _describe_predictor(predictor_uri: str) -> dict[str, Any]:
 
 
 def _inputs_hash(config: EvaluationConfig, predictor_hash: str, held_out: HeldOutSet) -> str:
-    settings = config.model_dump(mode="json", exclude=UNHASHED_FIELDS)
+    settings = without_execution(config.model_dump(mode="json"))
     return json_hash([REPORT_SCHEMA, settings, predictor_hash, held_out.content_hash])
 
 
@@ -174,12 +175,12 @@ def _finished_report(report_uri: str, inputs_hash: str) -> dict[str, Any] | None
 
 
 def _describe_held_out(
-    held_out: HeldOutSet, predictor: dict[str, Any], pairs_uri: str
+    held_out: HeldOutSet, predictor: dict[str, Any], hash_of_pairs: str
 ) -> dict[str, Any]:
     trained_on = (predictor["provenance"] or {}).get("pairs_hash")
     return {
         # The split keeps these styles from the training only if it was on the same pairs.
-        "pairs_of_training": trained_on == pairs_hash(pairs_uri),
+        "pairs_of_training": trained_on == hash_of_pairs,
         "content_hash": held_out.content_hash,
         "has_oracle": held_out.has_oracle,
         "num_shared_keys": held_out.num_shared_keys,
@@ -196,12 +197,12 @@ def _describe_held_out(
     }
 
 
-def _provenance(config: EvaluationConfig, pairs_uri: str) -> dict[str, Any]:
+def _provenance(config: EvaluationConfig, pairs_uri: str, hash_of_pairs: str) -> dict[str, Any]:
     return {
         "config": config.model_dump(mode="json"),
         "config_hash": config_hash(config),
         "pairs": pairs_uri,
-        "pairs_hash": pairs_hash(pairs_uri),
+        "pairs_hash": hash_of_pairs,
         "git_sha": git_sha(),
         "versions": environment_versions(),
     }

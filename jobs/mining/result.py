@@ -11,7 +11,7 @@ from jobs.mining.config import MiningConfig
 from jobs.mining.features import InputShard, Samples
 from jobs.mining.pairs import PairRecord
 from jobs.mining.split import SPLITS
-from jobs.provenance import environment_versions, git_sha, json_hash
+from jobs.provenance import environment_versions, git_sha, json_hash, without_execution
 from jobs.shards import ShardInfo
 
 MANIFEST_SCHEMA = "i2l.pairs/1"
@@ -42,7 +42,7 @@ class MiningResult:
 
 def result_hash(config: MiningConfig) -> str:
     """Hash of the settings that decide the result; worker settings do not."""
-    return json_hash(config.model_dump(mode="json", exclude={"workers"}))
+    return json_hash(without_execution(config.model_dump(mode="json")))
 
 
 def finished_result(output_uri: str, config_hash: str, input_hash: str) -> MiningResult | None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from i2l_model.errors import InputError
 from jobs import provenance, storage
+from jobs.evaluation.schema import PAGE_FOLDER, REPORT_FILE
 from jobs.predictor_folder import check_predictor, read_record
 from jobs.registry.tracking import Tracker, TrackingConfig
 from jobs.registry.versions import (
@@ -24,7 +25,6 @@ from jobs.registry.versions import (
 logger = logging.getLogger(__name__)
 
 REPORT_HASH_TAG = "report_sha256"
-REPORT_FILE = "report.json"  # of a version, whatever the file was called before
 _ROOT = "version"  # folder of the version inside its MLflow run
 
 
@@ -95,7 +95,7 @@ def _stage(folder: Path, predictor_uri: str, report_uri: str, samples_uri: str |
     check_predictor(
         str(storage.download_folder(predictor_uri, folder / "predictor")), predictor_uri
     )
-    _copy_report(report_uri, storage.join_uri(report_folder, "report"), folder / "report")
+    _copy_report(report_uri, storage.join_uri(report_folder, PAGE_FOLDER), folder / "report")
     _copy_samples(samples_uri, folder / "samples")
     config, origin = (
         read_record(str(folder / "predictor"), name, predictor_uri)
@@ -132,7 +132,7 @@ def _copy_report(report_uri: str, page_folder: str, target: Path) -> None:
     for uri in storage.list_files(root):
         name = uri[len(root) :].lstrip("/")
         if "/" not in name and name.endswith((".html", ".png")):
-            storage.write_bytes(target / "report" / name, storage.read_bytes(uri))
+            storage.write_bytes(target / PAGE_FOLDER / name, storage.read_bytes(uri))
 
 
 def _copy_samples(source: str, target: Path) -> None:

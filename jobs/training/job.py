@@ -28,12 +28,19 @@ class TrainingJob(BaseModel):
     output_uri: str
     tracking: TrackingConfig
     device: str = Field(description="cpu or cuda.")
-    key: str = Field(description="Hash of everything that shapes the result.")
-    pairs_hash: str
     init_uri: str | None = Field(description="Folder of the predictor to start from.")
     resume_uri: str | None = Field(description="Newest whole checkpoint of this run.")
-    run_id: str
     origin: dict[str, Any] = Field(description="Provenance stored with the predictor.")
+
+    @property
+    def key(self) -> str:
+        """Hash of everything that shapes the result."""
+        return str(self.origin["key"])
+
+    @property
+    def run_id(self) -> str:
+        """The MLflow run."""
+        return str(self.origin["run_id"])
 
     @property
     def predictor_uri(self) -> str:

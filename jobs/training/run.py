@@ -100,11 +100,8 @@ def run_training(
             output_uri=output_uri,
             tracking=tracking,
             device=choose_device(config),
-            key=origin["key"],
-            pairs_hash=origin["pairs_hash"],
             init_uri=init_uri,
             resume_uri=attempt.resume_uri,
-            run_id=tracker.run_id,
             origin={**origin, "run_id": tracker.run_id},
         )
         with ProgressFollower(output_uri, progress or NullProgress()):

@@ -38,12 +38,9 @@ class Workshop:
             output_uri=str(self.folder / "output"),
             tracking=TrackingConfig(),
             device="cpu",
-            key="k",
-            pairs_hash="p",
             init_uri=None,
             resume_uri=None,
-            run_id="r",
-            origin={"key": "k"},
+            origin={"key": "k", "run_id": "r"},
         )
         return worker.build_trainer(job, Recorder(job, rank=1))
 
