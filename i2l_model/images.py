@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import io
 import logging
+import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,11 +27,21 @@ logger = logging.getLogger(__name__)
 MAX_PIXELS = 50_000_000
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "gif")
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "MPO")
+_ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)  # EXIF: turned by 90 or 270 degrees
 _FIXES = {
     "corrupt_image": "replace it with an intact JPEG, PNG, WebP, BMP, TIFF or still GIF",
     "too_many_pixels": "scale it down or raise max_pixels",
     "animated": "save one frame as a still image",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedImage:
+    """An upright image of mode "RGB", and the size that it has in the file."""
+
+    image: Image.Image
+    width: int
+    height: int
 
 
 class ImageError(InputError):
@@ -67,30 +79,68 @@ def decode_image(
     Raises:
         ImageError: If the image is corrupt, animated or too large.
     """
+    return decode_reduced(data, max_pixels=max_pixels, field=field, name=name).image
+
+
+def decode_reduced(
+    data: bytes,
+    *,
+    side: int = 0,
+    max_pixels: int = MAX_PIXELS,
+    field: str = "image",
+    name: str = "",
+) -> DecodedImage:
+    """Decode as ``decode_image`` does; a JPEG far larger than needed in a fraction of the time.
+
+    Args:
+        data: The file's bytes.
+        side: A JPEG may be decoded at a half, a quarter or an eighth of its size as long as its
+            short side keeps this length; 0 decodes in full.
+        max_pixels: As for ``decode_image``, and of the size in the file.
+        field: As for ``decode_image``.
+        name: As for ``decode_image``.
+
+    Raises:
+        ImageError: If the image is corrupt, animated or too large.
+    """
     value = name or f"{len(data)} bytes"
-    try:
-        image = Image.open(io.BytesIO(data), formats=_FORMATS)
-        width, height = image.size
-    except Image.DecompressionBombError:
-        raise ImageError(field, value, "too_many_pixels", "has too many pixels") from None
-    except Exception as error:  # Pillow's parsers raise nearly any type on hostile bytes
-        raise ImageError(
-            field, value, "corrupt_image", f"is no readable image ({type(error).__name__})"
-        ) from error
-    if width * height > max_pixels:
-        problem = f"has {width}x{height} pixels, over the limit of {max_pixels}"
-        raise ImageError(field, value, "too_many_pixels", problem)
+    image = _opened(data, max_pixels, field, value)
     try:
         if image.format != "MPO" and getattr(image, "is_animated", False):
             raise ImageError(field, value, "animated", "has several frames")
+        size = image.size
+        if side and image.format == "JPEG":
+            image.draft(None, (side, side))
         image.load()
-        return _to_rgb(image)
+        is_turned = image.getexif().get(_ORIENTATION) in _TURNED
+        upright = _to_rgb(image)
     except ImageError:
         raise
     except Exception as error:
         raise ImageError(
             field, value, "corrupt_image", f"cannot be decoded ({type(error).__name__})"
         ) from error
+    width, height = reversed(size) if is_turned else size
+    return DecodedImage(upright, width, height)
+
+
+def _opened(data: bytes, max_pixels: int, field: str, value: str) -> Image.Image:
+    """The image with its header read, and no pixel decoded."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(data), formats=_FORMATS)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise ImageError(field, value, "too_many_pixels", "has too many pixels") from None
+    except Exception as error:  # Pillow's parsers raise nearly any type on hostile bytes
+        raise ImageError(
+            field, value, "corrupt_image", f"is no readable image ({type(error).__name__})"
+        ) from error
+    width, height = image.size
+    if width * height > max_pixels:
+        problem = f"has {width}x{height} pixels, over the limit of {max_pixels}"
+        raise ImageError(field, value, "too_many_pixels", problem)
+    return image
 
 
 def load_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image:

@@ -1,8 +1,8 @@
 """Settings of the mining job. Each value stands once, here, with unit and effect."""
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=1)]
@@ -23,13 +23,84 @@ class IngestConfig(_Settings):
 
 
 class FilterConfig(_Settings):
-    """Thresholds on columns that the input's JSON brings along. None switches a filter off."""
+    """Thresholds on columns of the feature files. None switches a filter off.
+
+    A change here decodes and embeds nothing again.
+    """
 
     respect_opt_out: bool = Field(True, description="Drop images whose owner opted out.")
     licences: tuple[str, ...] | None = Field(None, description="Licences to keep, exact names.")
     min_aesthetic: float | None = Field(None, description="Least aesthetic score, 0 to 10.")
     max_watermark: Fraction | None = Field(None, description="Largest watermark probability.")
     max_nsfw: Fraction | None = Field(None, description="Largest probability of unsafe content.")
+
+
+class ModelWorkers(_Settings):
+    """Where and in which portions a model runs."""
+
+    device: Literal["cpu", "cuda"] = Field("cpu", description='"cuda": one GPU an actor.')
+    num_actors: Count = Field(1, description="Actors of the model's fixed pool.")
+    memory_mib: Count = Field(2048, description="Memory that Ray reserves an actor.")
+
+
+class ModelConfig(_Settings):
+    """How a model computes."""
+
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="Precision; on a GPU bfloat16 takes half the time and memory."
+    )
+    workers: ModelWorkers = ModelWorkers()
+
+
+class EncoderConfig(ModelConfig):
+    """An encoder: a registered name, for models with the place of their weights."""
+
+    name: str = Field(description="Name in the registry.")
+    path: str | None = Field(None, description="Folder or hub id of the weights; models only.")
+    text_path: str | None = Field(
+        None, description="Folder or hub id of a CLIP text model that reads captions as content."
+    )
+    text_weight: Fraction = Field(
+        0.3, description="Share of the caption's cosine in the content cosine, with text_path."
+    )
+
+
+class ScorerConfig(ModelConfig):
+    """Where a score comes from."""
+
+    source: str = Field(
+        "metadata",
+        description='"metadata": the columns of the input\'s JSON; "skip": no scores, and the '
+        "report says so; else folder or hub id of a model.",
+    )
+    head: str | None = Field(
+        None, description="Safetensors file of an aesthetic head on CLIP's image embedding."
+    )
+    positive_label: str | None = Field(
+        None, description="The label whose probability is the score; None is the score's name."
+    )
+
+    @property
+    def is_model(self) -> bool:
+        """Whether a model computes the score."""
+        return self.source not in ("metadata", "skip")
+
+
+def _named(field: str) -> BeforeValidator:
+    """Take a plain text as the object's ``field``."""
+    return BeforeValidator(lambda value: {field: value} if isinstance(value, str) else value)
+
+
+Encoder = Annotated[EncoderConfig, _named("name")]
+Scorer = Annotated[ScorerConfig, _named("source")]
+
+
+class ScorersConfig(_Settings):
+    """Sources of the scores: "metadata", "skip", or a model. Models score again when changed."""
+
+    aesthetic: Scorer = ScorerConfig()
+    watermark: Scorer = ScorerConfig()
+    nsfw: Scorer = ScorerConfig()
 
 
 class CaptionConfig(_Settings):
@@ -41,12 +112,10 @@ class CaptionConfig(_Settings):
 class WorkerConfig(_Settings):
     """Ray workers, batches and the CPUs that each of them reserves."""
 
-    num_ingest: Count = Field(2, description="Shards that are decoded at the same time.")
-    num_style: Count = Field(2, description="Actors of the style encoder.")
-    num_content: Count = Field(1, description="Actors of the content encoder.")
+    num_ingest: Count = Field(2, description="Actors that read, decode and describe images.")
     num_search: Count = Field(1, description="Actors of the neighbour search.")
-    batch_size: Count = Field(128, description="Images a batch in the encoders.")
     num_cpus: float = Field(0.25, gt=0, description="Logical CPUs a worker reserves.")
+    ingest_memory_mib: Count = Field(1024, description="Memory that Ray reserves an ingest actor.")
 
 
 class DedupConfig(_Settings):
@@ -120,9 +189,14 @@ class SplitConfig(_Settings):
 class MiningConfig(_Settings):
     """Everything that decides which pairs a set of shards gives."""
 
-    style_encoder: str = Field("offline-style", description="Registered style encoder.")
-    content_encoder: str = Field("offline-content", description="Registered content encoder.")
+    style_encoder: Encoder = Field(
+        EncoderConfig(name="offline-style"), description="Style encoder: its name, or an object."
+    )
+    content_encoder: Encoder = Field(
+        EncoderConfig(name="offline-content"), description="Content encoder, as style_encoder."
+    )
     ingest: IngestConfig = IngestConfig()
+    scorers: ScorersConfig = ScorersConfig()
     filters: FilterConfig = FilterConfig()
     captions: CaptionConfig = CaptionConfig()
     dedup: DedupConfig = DedupConfig()
@@ -134,3 +208,18 @@ class MiningConfig(_Settings):
     jpeg_quality: int = Field(95, ge=1, le=100, description="Quality of images in pair shards.")
     shard_mib: Count = Field(128, description="Size of a pair shard in MiB.")
     seed: int = Field(0, description="Seed of sampling: random pairs, k-means, report examples.")
+
+    @model_validator(mode="after")
+    def _require_scores(self) -> Self:
+        limits, scorers = self.filters, self.scorers
+        for limit, value, score, scorer in (
+            ("min_aesthetic", limits.min_aesthetic, "aesthetic", scorers.aesthetic),
+            ("max_watermark", limits.max_watermark, "watermark", scorers.watermark),
+            ("max_nsfw", limits.max_nsfw, "nsfw", scorers.nsfw),
+        ):
+            if value is not None and scorer.source == "skip":
+                raise ValueError(
+                    f"filters.{limit} ({value}) needs scores, but scorers.{score} is skip; "
+                    f"name a model there, or set filters.{limit} to null"
+                )
+        return self

@@ -4,20 +4,23 @@ A shard's file is named after the shard's content and the settings that shape fe
 rerun, a killed run or a grown input computes only what is missing.
 """
 
+import math
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import ray.data
 from numpy.typing import NDArray
 
 from jobs import storage
-from jobs.mining.config import MiningConfig
-from jobs.mining.embed import EmbedStage
-from jobs.mining.encoders import REGISTRY
-from jobs.mining.feature_schema import FEATURE_SCHEMA_VERSION, SCHEMA
+from jobs.mining.config import MiningConfig, WorkerConfig
+from jobs.mining.embed import ModelStage
+from jobs.mining.feature_plan import CHUNK_ROWS, FeaturePlan, ModelStep, plan_features
+from jobs.mining.feature_schema import IGNORED_MEMBERS, SCHEMA
 from jobs.mining.ingest import END, IngestStage
 from jobs.progress import Progress
 from jobs.provenance import json_hash
@@ -54,9 +57,24 @@ class Samples:
     embedded: NDArray[np.int64]
     style: NDArray[np.float16]
     content: NDArray[np.float16]
+    opt_out: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
+    licence: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
+    licences: list[str] = field(default_factory=list)
+    aesthetic: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
+    watermark: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
+    nsfw: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
 
     def __len__(self) -> int:
         return len(self.key)
+
+    def is_kept(self) -> NDArray[np.bool_]:
+        """(M,) whether a sample has no drop reason."""
+        return np.array([not reason for reason in self.reason], dtype=bool)
+
+    def drop(self, rows: NDArray[np.bool_], reason: str) -> None:
+        """Give the samples of a mask (M,) this reason."""
+        for row in np.flatnonzero(rows):
+            self.reason[row] = reason
 
 
 def extract_features(
@@ -67,91 +85,159 @@ def extract_features(
     Returns:
         The samples and the number of shards that had to be computed.
     """
-    targets = {shard.uri: _feature_uri(config, shard, output_uri) for shard in shards}
-    missing = [shard.uri for shard in shards if not storage.exists(targets[shard.uri])]
-    for uri, table in _computed(config, missing, progress):
-        with storage.open_write(targets[uri]) as stream:
-            pq.write_table(table, stream, compression="zstd")
-    samples = _load([(shard.uri, targets[shard.uri]) for shard in shards])
+    plan = plan_features(config)
+    num_computed = compute_features(plan, config.workers, shards, output_uri, progress)
+    samples = _load([(shard.uri, feature_uri(plan, shard, output_uri)) for shard in shards])
     progress.update("embed", len(samples), len(samples))
-    return samples, len(missing)
+    return samples, num_computed
 
 
-def _feature_uri(config: MiningConfig, shard: InputShard, output_uri: str) -> str:
-    shaping = {
-        "version": FEATURE_SCHEMA_VERSION,
-        "ingest": config.ingest.model_dump(mode="json"),
-        "encoders": [config.style_encoder, config.content_encoder],
-        "shard": shard.sha256,
-    }
-    return storage.join_uri(output_uri, "features", f"{json_hash(shaping)[:32]}.parquet")
+def feature_uri(plan: FeaturePlan, shard: InputShard, output_uri: str) -> str:
+    """Where a shard's features lie: equal shards and settings share a file."""
+    name = json_hash([plan.identity, shard.sha256])[:32]
+    return storage.join_uri(output_uri, "features", f"{name}.parquet")
 
 
-def _computed(
-    config: MiningConfig, shards: list[str], progress: Progress
-) -> Iterator[tuple[str, pa.Table]]:
-    """Yield (shard, table) whenever a shard is complete, in the order in which they finish."""
-    if not shards:
+def compute_features(
+    plan: FeaturePlan,
+    workers: WorkerConfig,
+    shards: list[InputShard],
+    output_uri: str,
+    progress: Progress,
+) -> int:
+    """Write the feature files that are missing, each as soon as its shard is complete.
+
+    Returns:
+        Their number. A killed call leaves those that are finished.
+
+    Raises:
+        InputError, StorageError, ShardError: If a shard cannot be worked on.
+    """
+    missing: dict[str, str] = {}  # feature file → shard; shards of equal bytes are read once
+    for shard in shards:
+        target = feature_uri(plan, shard, output_uri)
+        if target not in missing and not storage.exists(target):
+            missing[target] = shard.uri
+    targets = list(missing)
+    uris = list(missing.values())
+    for number, table in _complete_shards(plan, workers, uris, progress):
+        with storage.open_write(targets[number]) as stream:
+            pq.write_table(table, stream, compression="zstd")
+    return len(missing)
+
+
+def _complete_shards(
+    plan: FeaturePlan, workers: WorkerConfig, uris: list[str], progress: Progress
+) -> Iterator[tuple[int, pa.Table]]:
+    """Yield (number of the shard, its table) in the order in which shards are complete."""
+    if not uris:
         return
-    parts: dict[str, list[pa.Table]] = {uri: [] for uri in shards}
-    expected: dict[str, int] = {}
-    num_rows = 0
-    for block in _pipeline(config, shards).iter_batches(batch_size=None, batch_format="pyarrow"):
+    parts: list[list[pa.Table]] = [[] for _ in uris]
+    expected: dict[int, int] = {}
+    ignored: dict[int, str] = {}
+    num_done, rate = 0, _Rate()
+    batches = feature_pipeline(plan, workers, uris).iter_batches(
+        batch_size=None, batch_format="pyarrow"
+    )
+    for block in batches:
         assert isinstance(block, pa.Table)
-        for uri in set(block["shard"].to_pylist()):
-            rows = block.filter(pa.compute.equal(block["shard"], uri))
-            is_end = pa.compute.equal(rows["reason"], END)
-            for end in rows.filter(is_end)["position"].to_pylist():
-                expected[uri] = end
-            rows = rows.filter(pa.compute.invert(is_end)).select(SCHEMA.names).cast(SCHEMA)
-            parts[uri].append(rows)
-            if uri in expected and sum(len(part) for part in parts[uri]) == expected[uri]:
-                yield uri, pa.concat_tables(parts.pop(uri)).sort_by("position")
-        num_rows += len(block)
-        note = f"{len(shards) - len(parts)} of {len(shards)} shards"
-        progress.update("embed", num_rows, None, note)
-    assert not parts, f"incomplete shards: {sorted(parts)}"
+        for number in pc.unique(block["shard"]).to_pylist():
+            rows = block.filter(pc.equal(block["shard"], number))
+            is_end = pc.equal(rows["reason"], END)
+            for end in rows.filter(is_end).select(["position", "meta"]).to_pylist():
+                expected[number], ignored[number] = end["position"], end["meta"]
+            rows = rows.filter(pc.invert(is_end)).select(SCHEMA.names).cast(SCHEMA)
+            parts[number].append(rows)
+            rate.count(rows)
+            if sum(len(part) for part in parts[number]) == expected.get(number):
+                num_done += 1
+                yield number, _joined(parts[number], ignored[number])
+                parts[number] = []
+        progress.update("embed", rate.num_rows, None, f"{num_done}/{len(uris)} shards, {rate}")
+    if num_done < len(uris):
+        raise RuntimeError(f"{len(uris) - num_done} shards ended before their last row")
 
 
-def _pipeline(config: MiningConfig, shards: list[str]) -> ray.data.Dataset:
-    """Shards → rows → style vectors → content vectors, in small blocks.
+def _joined(parts: list[pa.Table], ignored: str) -> pa.Table:
+    """A shard's rows in order, without gaps."""
+    table = pa.concat_tables(parts).sort_by("position").combine_chunks()
+    assert (table["position"].to_numpy() == np.arange(len(table))).all(), "rows came twice"
+    return table.replace_schema_metadata({IGNORED_MEMBERS: ignored})
 
-    Small blocks let the encoders begin before a shard is read to its end, and share one shard.
+
+class _Rate:
+    """Counts rows; as a text, what a person wants to know about them."""
+
+    def __init__(self) -> None:
+        self.num_rows = 0
+        self._num_kept = 0
+        self._started = time.monotonic()
+
+    def count(self, rows: pa.Table) -> None:
+        """Add a block's rows."""
+        self.num_rows += len(rows)
+        self._num_kept += pc.sum(pc.equal(rows["reason"], "")).as_py() or 0
+
+    def __str__(self) -> str:
+        rate = self.num_rows / max(time.monotonic() - self._started, 1e-3)
+        dropped = self.num_rows - self._num_kept
+        return f"{rate:.0f} images/s, {self._num_kept} kept, {dropped} dropped"
+
+
+def feature_pipeline(plan: FeaturePlan, workers: WorkerConfig, uris: list[str]) -> ray.data.Dataset:
+    """Shards → rows with descriptors and crops → one stage a model.
+
+    Pools are of fixed size and blocks are small: models begin before a shard is read to its end,
+    and no stage piles up what the next one has not taken yet.
     """
     context = ray.data.DataContext.get_current().copy()
-    context.target_max_block_size = _BLOCK_BYTES
+    context.target_max_block_size = max(_BLOCK_BYTES, 2 * CHUNK_ROWS * _crop_bytes(plan))
     with ray.data.DataContext.current(context):
-        return _stages(config, shards)
+        dataset = _ingest(plan, workers, uris)
+        for number, step in enumerate(plan.models):
+            needed = {later.pixels for later in plan.models[number + 1 :]}
+            drop = () if step.pixels in needed else (step.pixels,)
+            dataset = _with_model(dataset, step, drop, workers.num_cpus)
+        return dataset
 
 
-def _stages(config: MiningConfig, shards: list[str]) -> ray.data.Dataset:
-    workers = config.workers
-    encoders = (config.style_encoder, config.content_encoder)
-    input_px = max(REGISTRY[name].input_px for name in encoders)
-    dataset: ray.data.Dataset = ray.data.from_items(
-        [{"shard": uri} for uri in shards], override_num_blocks=len(shards)
-    )
-    dataset = dataset.map_batches(
+def _ingest(plan: FeaturePlan, workers: WorkerConfig, uris: list[str]) -> ray.data.Dataset:
+    num_parts = math.ceil(workers.num_ingest / len(uris))
+    items = [
+        {"shard": number, "uri": uri, "part": part, "num_parts": num_parts}
+        for number, uri in enumerate(uris)
+        for part in range(num_parts)
+    ]
+    return ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
         IngestStage,
-        fn_constructor_args=(config.ingest, input_px),
+        fn_constructor_args=(plan,),
         batch_size=1,
         num_cpus=workers.num_cpus,
-        compute=ray.data.ActorPoolStrategy(size=min(workers.num_ingest, len(shards))),
+        memory=workers.ingest_memory_mib << 20,
+        compute=ray.data.ActorPoolStrategy(
+            size=min(workers.num_ingest, len(items)), max_tasks_in_flight_per_actor=1
+        ),
     )
-    stages = (
-        (config.style_encoder, "style", workers.num_style, False),
-        (config.content_encoder, "content", workers.num_content, True),
+
+
+def _with_model(
+    dataset: ray.data.Dataset, step: ModelStep, drop: tuple[str, ...], num_cpus: float
+) -> ray.data.Dataset:
+    model = step.config.workers
+    return dataset.map_batches(
+        ModelStage,
+        fn_constructor_args=(step, drop),
+        batch_size=None,
+        batch_format="pyarrow",
+        num_cpus=num_cpus,
+        num_gpus=1 if model.device == "cuda" else None,
+        memory=model.memory_mib << 20,
+        compute=ray.data.ActorPoolStrategy(size=model.num_actors),
     )
-    for encoder, column, num_actors, drop_pixels in stages:
-        dataset = dataset.map_batches(
-            EmbedStage,
-            fn_constructor_args=(encoder, column, drop_pixels),
-            batch_size=workers.batch_size,
-            batch_format="pyarrow",
-            num_cpus=workers.num_cpus,
-            compute=ray.data.ActorPoolStrategy(size=num_actors),
-        )
-    return dataset
+
+
+def _crop_bytes(plan: FeaturePlan) -> int:
+    return sum(3 * crop.height * crop.width for _, crop in plan.crops)
 
 
 def _load(features: list[tuple[str, str]]) -> Samples:
@@ -166,6 +252,7 @@ def _load(features: list[tuple[str, str]]) -> Samples:
     embedded = np.array([i for i, reason in enumerate(reasons) if not reason], dtype=np.int64)
     kept = table.take(pa.array(embedded))
     sizes = np.stack([table["width"].to_numpy(), table["height"].to_numpy()], axis=1)
+    licence = table["licence"].combine_chunks().dictionary_encode()
     return Samples(
         shard=places,
         key=table["key"].to_pylist(),
@@ -179,6 +266,12 @@ def _load(features: list[tuple[str, str]]) -> Samples:
         embedded=embedded,
         style=_matrix(kept["style"]),
         content=_matrix(kept["content"]),
+        opt_out=table["opt_out"].to_numpy(),
+        licence=licence.indices.to_numpy(),
+        licences=licence.dictionary.to_pylist(),
+        aesthetic=_scores(table["aesthetic"]),
+        watermark=_scores(table["watermark"]),
+        nsfw=_scores(table["nsfw"]),
     )
 
 
@@ -188,3 +281,9 @@ def _matrix(column: pa.ChunkedArray) -> NDArray[np.float16]:
     if not blobs:
         return np.zeros((0, 1), dtype=np.float16)
     return np.frombuffer(b"".join(blobs), dtype=np.float16).reshape(len(blobs), -1)
+
+
+def _scores(column: pa.ChunkedArray) -> NDArray[np.float32]:
+    """Null becomes NaN."""
+    values: NDArray[np.float32] = column.to_numpy().astype(np.float32)
+    return values

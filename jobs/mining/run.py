@@ -79,7 +79,7 @@ def run_mining(
     storage.delete(storage.join_uri(output_uri, "manifest.json"))
     samples, num_computed = extract_features(config, inputs, output_uri, progress)
     logger.info("%d of %d shards embedded, the others were there", num_computed, len(inputs))
-    apply_filters(samples, config.filters)
+    apply_filters(samples, config)
     drop_copies(samples, config.dedup)
     _require_images(samples, input_uri)
     if config.cut.min_style_similarity is None:

@@ -16,7 +16,7 @@ from PIL import Image
 from i2l_model.images import decode_image, encode_jpeg
 from jobs.mining.config import MiningConfig
 from jobs.mining.features import Samples
-from jobs.mining.ingest import image_member
+from jobs.mining.sample_row import image_member
 from jobs.progress import Progress
 from jobs.shards import read_shard
 

@@ -29,7 +29,7 @@ NUM_IMAGES = NUM_STYLES * IMAGES_A_STYLE + NUM_STRAYS
 CONFIG = MiningConfig.model_validate(
     {
         "split": {"val": 0.1, "test": 0.2, "min_test_styles": 3},
-        "workers": {"num_ingest": 1, "num_style": 1, "num_content": 1},
+        "workers": {"num_ingest": 1},
     }
 )
 

@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 
 from i2l_model.errors import InputError
-from jobs.mining.config import IngestConfig
-from jobs.mining.ingest import END, IngestStage, pixels_of
+from jobs.mining.config import MiningConfig
+from jobs.mining.feature_plan import CHUNK_ROWS, plan_features
+from jobs.mining.ingest import END, IngestStage, ShardError
 from jobs.shards import ShardWriter
 
 
@@ -21,9 +22,10 @@ def png(width: int = 48, height: int = 48, kind: str = "PNG", **options: object)
     return buffer.getvalue()
 
 
-def ingest(path: Path, **settings: object) -> list[dict[str, object]]:
-    stage = IngestStage(IngestConfig(**settings), input_px=64)
-    return pa.concat_tables(stage({"shard": [str(path)]})).to_pylist()
+def ingest(path: Path, *, part: int = 0, num_parts: int = 1, **settings: object) -> list[dict]:
+    plan = plan_features(MiningConfig(ingest=settings))
+    shard = {"shard": [0], "uri": [str(path)], "part": [part], "num_parts": [num_parts]}
+    return pa.concat_tables(IngestStage(plan)(shard)).to_pylist()
 
 
 @pytest.fixture
@@ -68,8 +70,12 @@ def test_kept_rows_carry_what_encoders_need(shard: Path) -> None:
     assert rows["good"]["caption"] == "a red square"
     assert rows["from_json"]["caption"] == "a box"
     assert json.loads(str(rows["good"]["meta"])) == {"licence": "CC0-1.0"}
-    assert pixels_of(rows["good"]).shape == (48, 48, 3)
-    assert pixels_of(rows["large"]).shape == (64, 128, 3)
+    assert len(rows["good"]["thumbnail"]) == 8 * 8 * 3
+    style = np.frombuffer(rows["good"]["style"], dtype=np.float16).astype(np.float32)
+    assert np.linalg.norm(style) == pytest.approx(1, abs=1e-2)
+    assert rows["good"]["content"]
+    assert rows["good"]["licence"] == "CC0-1.0"
+    assert rows["broken"]["style"] == rows["broken"]["thumbnail"] == b""
     assert (rows["large"]["width"], rows["large"]["height"]) == (600, 300)
 
 
@@ -102,6 +108,33 @@ def test_missing_shard_is_an_input_error(tmp_path: Path) -> None:
         ingest(tmp_path / "none.tar")
 
 
-def test_pixels_are_those_of_the_image(shard: Path) -> None:
-    row = ingest(shard)[0]
-    assert (pixels_of(row) == np.array([200, 30, 30])).all()
+def test_parts_of_a_shard_are_its_rows_to_the_bit(tmp_path: Path) -> None:
+    with ShardWriter(str(tmp_path), "s") as writer:
+        for number in range(2 * CHUNK_ROWS + 5):
+            picture = png(48 + number % 7, 48) if number % 5 else b"broken"
+            writer.write(f"{number:04d}", {"png": picture, "txt": f"a box {number}".encode()})
+    path = tmp_path / "s-00000.tar"
+    whole = ingest(path)
+    parts = [row for part in range(2) for row in ingest(path, part=part, num_parts=2)]
+    ends = [row for row in parts if row["reason"] == END]
+    assert [end["position"] for end in ends] == [len(whole) - 1] * 2
+    rows = [row for row in parts if row["reason"] != END]
+    assert sorted(rows, key=lambda row: row["position"]) == whole[:-1]
+
+
+def test_members_of_other_kinds_are_counted_and_never_opened(tmp_path: Path) -> None:
+    with ShardWriter(str(tmp_path), "s") as writer:
+        writer.write("a", {"png": png(), "txt": b"a box", "pkl": b"cos\nsystem\n", "pt": b"PK"})
+        writer.write("b", {"png": png(), "txt": b"a box", "pkl": b"x"})
+    rows = ingest(tmp_path / "s-00000.tar")
+    assert [row["reason"] for row in rows] == ["", "", END]
+    assert json.loads(rows[-1]["meta"]) == {"pkl": 2, "pt": 1}
+
+
+def test_a_failure_names_the_shard(shard: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("something odd")
+
+    monkeypatch.setattr("jobs.mining.ingest.read_sample", fail)
+    with pytest.raises(ShardError, match=r"s-00000\.tar failed before its first sample.*odd"):
+        ingest(shard)
