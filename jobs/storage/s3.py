@@ -18,6 +18,7 @@ from jobs.storage.uris import missing, split_s3
 logger = logging.getLogger(__name__)
 
 READ_BUFFER_BYTES = 1 << 20
+_WHOLE_BYTES = 8 << 20  # larger files go up in parts of this size
 _KEYS_A_DELETE = 1000  # the protocol's limit
 
 
@@ -69,9 +70,14 @@ def open_write(uri: str | Path) -> Iterator[IO[bytes]]:
     bucket, key = split_s3(uri)
     with tempfile.TemporaryFile() as stream:
         yield stream
+        size = stream.seek(0, io.SEEK_END)
         stream.seek(0)
+        client = s3_client.client()
         with s3_errors(uri):
-            s3_client.client().upload_fileobj(stream, bucket, key)
+            if size <= _WHOLE_BYTES:
+                client.put_object(Bucket=bucket, Key=key, Body=stream)
+            else:
+                client.upload_fileobj(stream, bucket, key)
 
 
 def delete(uri: str | Path) -> None:
