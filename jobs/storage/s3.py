@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
+import boto3.s3.transfer
 import botocore.exceptions
 
 from jobs.storage import s3_client
@@ -19,6 +20,9 @@ logger = logging.getLogger(__name__)
 
 READ_BUFFER_BYTES = 1 << 20
 _WHOLE_BYTES = 8 << 20  # larger files go up in parts of this size
+_IN_PARTS = boto3.s3.transfer.TransferConfig(
+    multipart_threshold=_WHOLE_BYTES, multipart_chunksize=_WHOLE_BYTES, max_concurrency=4
+)
 _KEYS_A_DELETE = 1000  # the protocol's limit
 
 
@@ -77,7 +81,7 @@ def open_write(uri: str | Path) -> Iterator[IO[bytes]]:
             if size <= _WHOLE_BYTES:
                 client.put_object(Bucket=bucket, Key=key, Body=stream)
             else:
-                client.upload_fileobj(stream, bucket, key)
+                client.upload_fileobj(stream, bucket, key, Config=_IN_PARTS)
 
 
 def delete(uri: str | Path) -> None:

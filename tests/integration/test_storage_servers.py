@@ -7,8 +7,10 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import botocore.endpoint
 import pytest
 
 from i2l_model.errors import InputError
@@ -52,6 +54,7 @@ def proxy(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Faul
     monkeypatch.setattr(s3_client, "READ_TIMEOUT_S", 1)
     monkeypatch.setattr(s3_client, "CONNECT_TIMEOUT_S", 2)
     monkeypatch.setattr(s3_stream, "_MAX_PAUSE_S", 0.05)
+    monkeypatch.setattr(botocore.endpoint, "time", SimpleNamespace(sleep=lambda _: None))
     s3_client.forget_clients()
     with FaultProxy(s3_server.endpoint) as proxy:
         use(s3_server.behind(proxy.endpoint), monkeypatch)
@@ -82,7 +85,7 @@ def test_odd_names_and_prefixes_are_kept_apart(root: str) -> None:
 
 
 def test_listing_and_deleting_go_beyond_one_page(root: str) -> None:
-    names = [f"{root}/{number:05d}.tar" for number in range(1100)]
+    names = [f"{root}/{number:05d}.tar" for number in range(1010)]
     storage.write_bytes(names[0], b"x")
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(storage.write_bytes, names, [b"x"] * len(names)))
@@ -102,11 +105,35 @@ def test_a_large_file_goes_up_in_parts(root: str) -> None:
         assert hashlib.sha256(stream.read()).digest() == hashlib.sha256(data).digest()
 
 
+def test_large_members_that_are_not_read_are_passed_over(root: str) -> None:
+    with ShardWriter(root) as writer:
+        writer.write("a", {"jpg": b"a", "pkl": DATA})
+        writer.write("b", {"jpg": b"b", "json": DATA})
+        writer.write("c", {"jpg": b"c"})
+    ignored: list[str] = []
+    samples = read_shard(writer.shards[0].uri, on_ignore=ignored.append)
+    assert [(s.key, s.members) for s in samples] == [("a", {"jpg": b"a"}), ("c", {"jpg": b"c"})]
+    assert ignored == ["pkl"]
+
+
+def test_servers_without_checksums_are_served(
+    s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required")
+    monkeypatch.setenv("AWS_RESPONSE_CHECKSUM_VALIDATION", "when_required")
+    for size in (100, 10 * MIB):
+        uri = f"{s3_server.new_bucket()}/x"
+        storage.write_bytes(uri, bytes(size))
+        assert storage.read_bytes(uri) == bytes(size)
+        storage.delete(uri)
+
+
 def test_shards_are_the_same_wherever_they_lie(root: str, tmp_path: Path) -> None:
     for folder in (root, str(tmp_path / "twin")):
         with ShardWriter(folder, "s", 40_000) as writer:
             for number in range(20):
-                writer.write(f"k{number}", {"jpg": DATA[: 500 * number], "txt": b"t"})
+                members = {"jpg": DATA[: 500 * number], "txt": b"t", "pkl": DATA[:2000]}
+                writer.write(f"k{number}", members)
     found, twins = list_shards(f"{root}/s-*.tar"), list_shards(str(tmp_path / "twin"))
     assert [storage.read_bytes(uri) for uri in found] == [storage.read_bytes(t) for t in twins]
     assert len(found) > 1
