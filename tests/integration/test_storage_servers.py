@@ -84,6 +84,25 @@ def test_odd_names_and_prefixes_are_kept_apart(root: str) -> None:
     assert storage.read_bytes(f"{root}-other/z.tar") == b"z"
 
 
+def test_patterns_mean_the_same_everywhere(root: str) -> None:
+    for name in ("a/x-0.tar", "a/x-1.tar", "a/deep/y.tar", "b[1]/z.tar", "b1/z.tar", "a/x-1.txt"):
+        storage.write_bytes(f"{root}/{name}", b"x")
+    expected = {
+        "a/x-*.tar": ["a/x-0.tar", "a/x-1.tar"],
+        "a/x-{0..1}.tar": ["a/x-0.tar", "a/x-1.tar"],
+        "{a/{x-1,deep/y},b1/z}.tar": ["a/deep/y.tar", "a/x-1.tar", "b1/z.tar"],
+        "?": ["a/deep/y.tar", "a/x-0.tar", "a/x-1.tar"],
+        "**/[yz].tar": ["a/deep/y.tar", "b1/z.tar", "b[1]/z.tar"],
+        "b[1]": ["b[1]/z.tar"],
+        "b[0-9]": ["b1/z.tar"],
+    }
+    for pattern, names in expected.items():
+        assert list_shards(f"{root}/{pattern}") == [f"{root}/{name}" for name in names]
+    for pattern in ("c*", "a/x-{0..2}.tar", "a/x"):
+        with pytest.raises(InputError):
+            list_shards(f"{root}/{pattern}")
+
+
 def test_listing_and_deleting_go_beyond_one_page(root: str) -> None:
     names = [f"{root}/{number:05d}.tar" for number in range(1010)]
     storage.write_bytes(names[0], b"x")
