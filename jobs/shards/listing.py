@@ -28,7 +28,7 @@ def list_shards(uri: str) -> list[str]:
             match.
     """
     special = _SPECIAL.search(uri)
-    if special and not storage.exists(uri):
+    if special and (storage.is_s3(uri) or not storage.exists(uri)):
         return _matching_shards(uri, special.start())
     if uri.endswith(".tar"):
         if not storage.exists(uri):
@@ -76,9 +76,13 @@ def _matches(pattern: str, names: set[str]) -> set[str]:
     """The names that one pattern without braces means."""
     if pattern in names:
         return {pattern}
-    if not _GLOB.search(pattern):
-        start = f"{pattern.rstrip('/')}/"
-        return set() if pattern.endswith(".tar") else {n for n in names if n.startswith(start)}
+    is_glob = _GLOB.search(pattern) is not None
+    if pattern.endswith(".tar") and not is_glob:
+        return set()
+    below = f"{pattern.rstrip('/')}/"
+    found = {name for name in names if name.startswith(below)}
+    if found or not is_glob:
+        return found
     parts = [part for part in pattern.split("/") if part]
     return {name for name in names if _fits(name.split("/"), parts)}
 

@@ -106,11 +106,11 @@ class Tar:
                 damaged, extension = True, _NOTHING
                 continue
             name, size, kind = parsed
+            if kind == tarfile.GNUTYPE_SPARSE:
+                self._skip_sparse_maps(header)
             if kind in _DATALESS:
                 size = 0
-            elif kind == tarfile.GNUTYPE_SPARSE:
-                self._skip_sparse_maps(header)
-            if kind not in _EXTENDING and extension.size is not None:
+            elif kind not in _EXTENDING and extension.size is not None:
                 size = extension.size
             damaged = cut = not self._has_bytes(size)
             if kind in _EXTENDING:
