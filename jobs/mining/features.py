@@ -1,11 +1,11 @@
 """Features of all samples: computed with Ray Data, kept as one Parquet file a shard.
 
 A shard's file is named after the shard's content and the settings that shape features, so that a
-rerun, a killed run or a grown input computes only what is missing.
+rerun, a killed run or a grown input computes only what is missing. A change of thresholds computes
+nothing; a change of an encoder, of a scorer's model or of a limit at ingest reads the shards anew.
 """
 
 import math
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from jobs import storage
 from jobs.mining.config import MiningConfig, WorkerConfig
 from jobs.mining.embed import ModelStage
+from jobs.mining.embed_progress import EmbedProgress
 from jobs.mining.feature_plan import CHUNK_ROWS, FeaturePlan, ModelStep, plan_features
 from jobs.mining.feature_schema import IGNORED_MEMBERS, SCHEMA
 from jobs.mining.ingest import END, IngestStage
@@ -88,7 +89,6 @@ def extract_features(
     plan = plan_features(config)
     num_computed = compute_features(plan, config.workers, shards, output_uri, progress)
     samples = _load([(shard.uri, feature_uri(plan, shard, output_uri)) for shard in shards])
-    progress.update("embed", len(samples), len(samples))
     return samples, num_computed
 
 
@@ -135,7 +135,7 @@ def _complete_shards(
     parts: list[list[pa.Table]] = [[] for _ in uris]
     expected: dict[int, int] = {}
     ignored: dict[int, str] = {}
-    num_done, rate = 0, _Rate()
+    num_done, counts = 0, EmbedProgress(progress, len(uris))
     batches = feature_pipeline(plan, workers, uris).iter_batches(
         batch_size=None, batch_format="pyarrow"
     )
@@ -148,14 +148,18 @@ def _complete_shards(
                 expected[number], ignored[number] = end["position"], end["meta"]
             rows = rows.filter(pc.invert(is_end)).select(SCHEMA.names).cast(SCHEMA)
             parts[number].append(rows)
-            rate.count(rows)
             if sum(len(part) for part in parts[number]) == expected.get(number):
                 num_done += 1
                 yield number, _joined(parts[number], ignored[number])
                 parts[number] = []
-        progress.update("embed", rate.num_rows, None, f"{num_done}/{len(uris)} shards, {rate}")
+        num_kept, num_ends = (_count(block["reason"], reason) for reason in ("", END))
+        counts.add(num_kept, len(block) - num_kept - num_ends, num_done)
     if num_done < len(uris):
         raise RuntimeError(f"{len(uris) - num_done} shards ended before their last row")
+
+
+def _count(reasons: pa.ChunkedArray, reason: str) -> int:
+    return int(pc.sum(pc.equal(reasons, reason)).as_py() or 0)
 
 
 def _joined(parts: list[pa.Table], ignored: str) -> pa.Table:
@@ -163,25 +167,6 @@ def _joined(parts: list[pa.Table], ignored: str) -> pa.Table:
     table = pa.concat_tables(parts).sort_by("position").combine_chunks()
     assert (table["position"].to_numpy() == np.arange(len(table))).all(), "rows came twice"
     return table.replace_schema_metadata({IGNORED_MEMBERS: ignored})
-
-
-class _Rate:
-    """Counts rows; as a text, what a person wants to know about them."""
-
-    def __init__(self) -> None:
-        self.num_rows = 0
-        self._num_kept = 0
-        self._started = time.monotonic()
-
-    def count(self, rows: pa.Table) -> None:
-        """Add a block's rows."""
-        self.num_rows += len(rows)
-        self._num_kept += pc.sum(pc.equal(rows["reason"], "")).as_py() or 0
-
-    def __str__(self) -> str:
-        rate = self.num_rows / max(time.monotonic() - self._started, 1e-3)
-        dropped = self.num_rows - self._num_kept
-        return f"{rate:.0f} images/s, {self._num_kept} kept, {dropped} dropped"
 
 
 def feature_pipeline(plan: FeaturePlan, workers: WorkerConfig, uris: list[str]) -> ray.data.Dataset:

@@ -20,8 +20,6 @@ PLACE_OF_THE_RUN = "run.json"  # says where and when, and differs
 SETTINGS = (
     "mining.split.min_test_styles=1",
     "mining.workers.num_ingest=1",
-    "mining.workers.num_style=1",
-    "mining.workers.num_content=1",
 )
 
 

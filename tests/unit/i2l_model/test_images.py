@@ -1,8 +1,10 @@
 """Decoding is where strangers' bytes come in: normalisation, limits and reasons."""
 
+import contextlib
 import io
 import pickle
 import struct
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -14,6 +16,7 @@ from i2l_model.errors import InputError
 from i2l_model.images import (
     ImageError,
     decode_image,
+    decode_reduced,
     encode_jpeg,
     load_image,
     to_images,
@@ -34,13 +37,8 @@ def gradient(width: int = 12, height: int = 8) -> Image.Image:
 
 def png_header(width: int, height: int) -> bytes:
     """A PNG that claims to be large and holds no pixels."""
-
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        crc = zlib.crc32(kind + body)
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", crc)
-
-    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(b"\0" * 10))
+    head = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + head + png_chunk(b"IDAT", zlib.compress(b"\0" * 10))
 
 
 def test_exif_orientation_is_applied() -> None:
@@ -111,6 +109,100 @@ def test_size_is_judged_by_the_header(width: int, height: int) -> None:
     with pytest.raises(ImageError) as caught:
         decode_image(png_header(width, height))
     assert caught.value.reason == "too_many_pixels"
+
+
+def png_chunk(kind: bytes, body: bytes) -> bytes:
+    crc = zlib.crc32(kind + body)
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", crc)
+
+
+def png_with(kind: bytes, body: bytes) -> bytes:
+    """A small intact PNG with one more chunk behind its header."""
+    data = encoded(gradient())
+    return data[:33] + png_chunk(kind, body) + data[33:]
+
+
+def test_200_megapixels_cost_no_memory() -> None:
+    tracemalloc.start()
+    for data in (png_header(20_000, 10_000), tiff_header(20_000, 10_000)):
+        with pytest.raises(ImageError) as caught:
+            decode_image(data)
+        assert caught.value.reason == "too_many_pixels"
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
+
+
+def tiff_header(width: int, height: int) -> bytes:
+    """A TIFF that claims to be large and holds no pixels."""
+    tags = [(256, 4, width), (257, 4, height), (258, 3, 8), (259, 3, 1), (262, 3, 1)]
+    tags += [(273, 4, 8), (277, 3, 1), (278, 4, height), (279, 4, width * height)]
+    entries = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags)
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + struct.pack("<I", 0)
+
+
+def test_a_raised_limit_still_refuses_what_pillow_calls_a_bomb() -> None:
+    with pytest.raises(ImageError) as caught:
+        decode_image(png_header(12_000, 12_000), max_pixels=10**9)
+    assert caught.value.reason == "too_many_pixels"
+
+
+@pytest.mark.parametrize(
+    ("kind", "prefix"),
+    [(b"zTXt", b"note\0\0"), (b"iCCP", b"profile\0\0"), (b"iTXt", b"k\0\1\0\0\0")],
+)
+def test_bombs_in_text_and_profile_chunks_are_not_unpacked(kind: bytes, prefix: bytes) -> None:
+    bomb = prefix + zlib.compress(b"\0" * (200 << 20), 9)
+    tracemalloc.start()
+    with contextlib.suppress(ImageError):  # refused, or shown without the chunk: both are fine
+        decode_image(png_with(kind, bomb))
+    assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP"])
+def test_cut_and_damaged_files_are_corrupt_or_decoded_but_never_another_error(kind: str) -> None:
+    data = encoded(gradient(64, 64), kind)
+    rng = np.random.default_rng(0)
+    with pytest.raises(ImageError) as caught:
+        decode_image(data[: len(data) * 2 // 3])
+    assert caught.value.reason == "corrupt_image"
+    for _ in range(40):
+        damaged = bytearray(data)
+        for place in rng.integers(0, len(data), 4):
+            damaged[place] = rng.integers(0, 256)
+        with contextlib.suppress(ImageError):
+            assert decode_image(bytes(damaged)).mode == "RGB"
+
+
+def test_sixteen_bit_colour_and_grey_with_alpha() -> None:
+    rows = b"".join(b"\0" + struct.pack(">6H", 65535, 0, 32768, 0, 65535, 257) for _ in range(2))
+    head = png_chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 2, 16, 2, 0, 0, 0))
+    data = b"\x89PNG\r\n\x1a\n" + head + png_chunk(b"IDAT", zlib.compress(rows))
+    decoded = decode_image(data + png_chunk(b"IEND", b""))
+    assert decoded.getpixel((0, 0)) == (255, 0, 128)
+    clear = decode_image(encoded(Image.new("LA", (2, 2), (40, 0))))
+    assert clear.getpixel((1, 1)) == (255, 255, 255)
+
+
+def test_cmyk_with_a_profile_and_adobe_inversion() -> None:
+    ink = Image.new("CMYK", (16, 16), (0, 255, 255, 0))
+    red = np.asarray(decode_image(encoded(ink, "JPEG")), dtype=int).mean(axis=(0, 1))
+    assert red[0] > 200
+    assert red[1:].max() < 80
+
+
+def test_reduced_decoding_keeps_the_size_of_the_file_and_looks_the_same() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encoded(gradient(800, 600), "JPEG", exif=exif)
+    reduced = decode_reduced(data, side=100)
+    assert (reduced.width, reduced.height) == (600, 800)
+    assert reduced.image.size == (150, 200)
+    full = decode_image(data).resize((150, 200), Image.Resampling.BOX)
+    difference = np.asarray(full, dtype=int) - np.asarray(reduced.image, dtype=int)
+    assert np.abs(difference).mean() < 3
+    assert decode_reduced(data, side=400).image.size == (600, 800)
+    assert decode_reduced(encoded(gradient(800, 600)), side=100).image.size == (800, 600)
 
 
 def test_error_survives_pickling() -> None:
