@@ -29,7 +29,7 @@ from jobs.shards import ShardWriter
 from tests import tiny_checkpoints
 from tests.hostile_shards import Explosive
 
-MAX_ACTOR_MIB = 700  # 150 for Ray and the libraries, the rest for a chunk and one picture
+MAX_ACTOR_MIB = 500  # 150 for Ray and the libraries, the rest for a chunk and one picture
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 
