@@ -15,6 +15,7 @@ from jobs.mining.lexicon import (
     DETERMINERS,
     OPENERS,
     PHRASE_BREAKS,
+    PICTURE_ADJECTIVES,
     PICTURE_NOUNS,
     STYLE_FILLERS,
     STYLE_WORDS,
@@ -54,12 +55,11 @@ def read_caption(caption: str, extra_style_words: Collection[str] = ()) -> Capti
     clauses = [c.strip() for c in re.split(r"[,;|]|\.(?=\s|$)", _STYLE_OF.sub("", text))]
     clauses = [clause for clause in clauses if clause]
     kept = [_strip_opener(clauses[0], style)] if clauses else []
-    kept += [clause for clause in clauses[1:] if not _only_style(clause, style)]
-    prompt = ", ".join(filter(None, (_strip_style_words(clause, style) for clause in kept)))
-    prompt = prompt or text
-    tokens = _tokens(prompt)
-    words = tuple(_singular(t) for t in tokens if t not in PHRASE_BREAKS | DETERMINERS)
-    return CaptionContent(prompt, _head(tokens), words)
+    kept += [clause for clause in clauses[1:] if not _is_about_style(clause, style)]
+    kept = list(filter(None, (_strip_style_words(clause, style) for clause in kept)))
+    prompt = ", ".join(kept) or text
+    words = tuple(_singular(t) for t in _tokens(prompt) if t not in PHRASE_BREAKS | DETERMINERS)
+    return CaptionContent(prompt, _head(_tokens(kept[0] if kept else text)), words)
 
 
 def _tokens(text: str) -> list[str]:
@@ -72,6 +72,14 @@ def _only_style(clause: str, style: Collection[str]) -> bool:
         word in style or word in COLOUR_WORDS or word in STYLE_FILLERS or word in PICTURE_NOUNS
         for word in _tokens(clause)
     )
+
+
+def _is_about_style(clause: str, style: Collection[str]) -> bool:
+    """Whether a later clause is one of style, or names a hand: "oil painting by A. Hand"."""
+    before, by, hand = f" {clause} ".partition(" by ")
+    if by and hand.split() and hand.split()[0].lower() not in DETERMINERS:
+        clause = before
+    return _only_style(clause, style)
 
 
 def _strip_opener(clause: str, style: Collection[str]) -> str:
@@ -89,21 +97,24 @@ def _strip_opener(clause: str, style: Collection[str]) -> str:
 
 
 def _strip_picture_noun(clause: str, style: Collection[str]) -> str:
-    """Remove "a [style words] picture of" from the front."""
+    """Remove "a [style words] picture of" and "a watercolor of" from the front."""
     words = clause.split()
+    lowered = [word.lower() for word in words]
     position = 0
-    while position < len(words) and _is_picture_adjective(words[position].lower(), style):
+    while position < len(words) and _is_picture_adjective(lowered[position], style):
         position += 1
-    is_noun = position < len(words) and words[position].lower() in PICTURE_NOUNS
-    follows = words[position + 1].lower() if position + 1 < len(words) - 1 else ""
-    if is_noun and follows in ("of", "showing", "depicting", "featuring"):
-        return " ".join(words[position + 2 :])
+    if position < len(words) and lowered[position] in PICTURE_NOUNS:
+        position += 1
+    names_picture = any(w in style or w in PICTURE_NOUNS for w in lowered[:position])
+    follows = lowered[position] if position < len(words) - 1 else ""
+    if names_picture and follows in ("of", "showing", "depicting", "featuring"):
+        return " ".join(words[position + 1 :])
     return clause
 
 
 def _is_picture_adjective(word: str, style: Collection[str]) -> bool:
     known = word in style or word in COLOUR_WORDS or word in DETERMINERS
-    return known or word in ("and", "close-up", "closeup", "beautiful", "simple")
+    return known or word in PICTURE_ADJECTIVES
 
 
 def _strip_style_words(clause: str, style: Collection[str]) -> str:
@@ -117,6 +128,8 @@ def _strip_style_words(clause: str, style: Collection[str]) -> str:
         if kept and kept[-1].lower() in ("a", "an") and words[position - 1].lower() in style:
             kept[-1] = _article(kept[-1], bare)
         kept.append(word)
+    while len(kept) < len(words) and kept and kept[-1].lower() in ("in", "with", "by", "and"):
+        kept.pop()  # "a dog in watercolor"
     text = " ".join(kept).strip(" -")
     return "" if all(token in DETERMINERS for token in _tokens(text)) else text
 

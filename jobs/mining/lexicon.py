@@ -15,25 +15,34 @@ def _words(text: str) -> frozenset[str]:
 PICTURE_NOUNS = _words(
     """
     art artwork cartoon collage comic depiction design doodle drawing engraving etching graphic
-    icon illustration image logo mosaic mural painting photo photograph picture portrait poster
-    print render rendering scene scribble shot sketch snapshot sticker view wallpaper
+    icon illustration image landscape logo miniature mosaic mural painting panel photo photograph
+    picture portrait poster print render rendering scene scribble shot sketch snapshot sticker
+    view wallpaper
     """
 )
 """Nouns that name the picture itself: "a painting of a dog" shows a dog."""
 
+PICTURE_ADJECTIVES = _words(
+    "and beautiful book close-up closeup comic line old pen screen simple wash"
+)
+"""Words that may stand before a picture noun in an opener, and mean content elsewhere."""
+
 STYLE_WORDS = _words(
     """
-    3d abstract acrylic aesthetic airbrushed anime aquarelle baroque bauhaus bokeh bright brushed
-    brushstrokes cartoonish chalk charcoal checkered chiaroscuro cinematic cinemagraph clay
-    colorful colourful cel-shaded claymation crayon crosshatched cubist cyberpunk detailed digital
-    dotted embossed embroidered expressionist film flat fresco futuristic glitch glow gouache
-    gradient grainy graffiti grayscale greyscale grunge halftone hand-drawn hatched hdr
-    impressionist impressionistic ink isometric kawaii knitted line-art linocut lithograph
+    3d abstract acrylic aesthetic airbrushed anime aquarelle art-deco art-nouveau baroque bauhaus
+    bokeh bright brushed brushstroke brushstrokes cartoonish chalk charcoal checkered chiaroscuro
+    chibi cinematic cinemagraph clay colorful colourful cel-shaded claymation crayon cross-hatched
+    cross-hatching crosshatched crosshatching cubism cubist cyberpunk detailed digital dotted
+    embossed embroidered expressionism expressionist fauvism fauvist film flat fresco futuristic
+    glitch glow gouache gradient grainy graffiti grayscale greyscale grunge halftone hand-drawn
+    hatched hatching hdr impasto impressionism impressionist impressionistic ink isometric kawaii
+    knitted line-art lineart linework linocut lithograph
     low-poly lowpoly manga matte minimal minimalist minimalistic modern monochrome mottled neon
     noir oil origami ornate outline outlined painted painterly papercut paper-cut pastel pencil
-    photographic photorealistic pixel pixelart pixelated pixel-art pop-art psychedelic realistic
-    renaissance retro risograph rough rustic sepia shaded sketched sketchy smooth soft spotted
-    stained-glass steampunk stencil stippled striped studio stylised stylized surreal surrealist
+    photo-realistic photographic photorealistic pixel pixelart pixelated pixel-art pointillism
+    pointillist pop-art psychedelic realistic renaissance retro risograph rococo rough rustic
+    sepia shaded sketched sketchy smooth soft spotted stained-glass steampunk stencil stippled
+    stippling striped studio stylised stylized sumi-e surreal surrealism surrealist
     synthwave tempera textured tinted ukiyo-e unreal vaporwave vector vibrant vintage vivid
     voxel watercolor watercolour watercolors watercolours wireframe woodblock woodcut
     """
@@ -53,9 +62,10 @@ COLOUR_WORDS = _words(
 
 STYLE_FILLERS = _words(
     """
-    a an and art artstation background backdrop by color colour edges from highly high in is
-    it its lighting lines made mode no of on over quality resolution strokes style styled
-    texture textures the theme using very with
+    4k 8k a an and art artstation award-winning background backdrop best bold by clean color colour
+    concept edges engine fine from hd highly high in intricate is it its life lighting lines
+    loose made masterpiece mode no octane of on over quality resolution still strokes style
+    styled texture textures the theme thick thin trending uhd ultra using very winning with
     """
 )
 """Words that may stand in a style phrase without making it content."""
@@ -78,7 +88,8 @@ PHRASE_BREAKS = _words(
     """
     about above across after against along alongside among and are around as at atop background
     before behind below beneath beside between beyond but by can does during for from has have
-    holds in inside into is near next of off on onto or out outside over past sits stands that
+    drawn holds in inside into is made near next of off on onto or out outside over past rendered
+    sits stands that
     through to toward towards under underneath upon was wears were where which while who with
     within without
     """
