@@ -5,6 +5,7 @@ rerun, a killed run or a grown input computes only what is missing. A change of 
 nothing; a change of an encoder, of a scorer's model or of a limit at ingest reads the shards anew.
 """
 
+import logging
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import ray
 import ray.data
 from numpy.typing import NDArray
 
@@ -25,6 +27,8 @@ from jobs.mining.feature_schema import IGNORED_MEMBERS, SCHEMA
 from jobs.mining.ingest import END, IngestStage
 from jobs.progress import Progress
 from jobs.provenance import json_hash
+
+logger = logging.getLogger(__name__)
 
 _BLOCK_BYTES = 4 << 20
 
@@ -132,6 +136,7 @@ def _complete_shards(
     """Yield (number of the shard, its table) in the order in which shards are complete."""
     if not uris:
         return
+    _warn_of_memory(plan, workers)
     parts: list[list[pa.Table]] = [[] for _ in uris]
     expected: dict[int, int] = {}
     ignored: dict[int, str] = {}
@@ -156,6 +161,19 @@ def _complete_shards(
         counts.add(num_kept, len(block) - num_kept - num_ends, num_done)
     if num_done < len(uris):
         raise RuntimeError(f"{len(uris) - num_done} shards ended before their last row")
+
+
+def _warn_of_memory(plan: FeaturePlan, workers: WorkerConfig) -> None:
+    """Say so if actors would wait for memory that the cluster does not have at present."""
+    wanted = [workers.ingest_memory_mib, *(step.config.workers.memory_mib for step in plan.models)]
+    there = int(ray.cluster_resources().get("memory", 0)) >> 20  # type: ignore[no-untyped-call]
+    if sum(wanted) > there:
+        logger.warning(
+            "an actor of each stage reserves %d MiB together, the cluster has %d; work waits until "
+            "there is more, or lower mining.workers.ingest_memory_mib and the models' memory_mib",
+            sum(wanted),
+            there,
+        )
 
 
 def _count(reasons: pa.ChunkedArray, reason: str) -> int:
