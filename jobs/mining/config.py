@@ -83,7 +83,7 @@ class CutConfig(_Settings):
         0.02, description="Loss of score, of 1, that is accepted for a stricter cut."
     )
     min_support: Fraction = Field(
-        0.5, description="Least overlap (Jaccard) of the neighbourhoods of a pair."
+        0.6, description="Least overlap (Jaccard) of the neighbourhoods of a pair."
     )
     min_density: Fraction = Field(
         0.6, description="Least share of linked pairs in a style; looser ones are cut again."
