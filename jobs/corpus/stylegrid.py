@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from pydantic import (
     BaseModel,
@@ -29,7 +30,7 @@ from jobs.corpus.captions import caption
 from jobs.corpus.contents import CONTENT_NAMES
 from jobs.corpus.families import FamilyConfig, GridStyle, sample_grid_styles
 from jobs.corpus.render import render
-from jobs.corpus.styles import sample_style
+from jobs.corpus.styles import Style, sample_style
 from jobs.progress import Progress
 from jobs.provenance import config_hash
 from jobs.shards import ShardWriter, remove_shards
@@ -141,14 +142,24 @@ def _cells(config: CorpusConfig) -> list[_Cell]:
     return [cells[i] for i in shuffled]
 
 
+def _rendered(cell: _Cell, config: CorpusConfig) -> tuple[Style, NDArray[np.uint8]]:
+    style = cell.style.of_image(np.random.default_rng([config.seed, cell.variant, 3]))
+    return style, render(cell.content, style, size=config.size, variant=cell.variant).image
+
+
+def drawn_images(config: CorpusConfig) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """Style number and picture (size, size, 3) of each image, in the order of the shards."""
+    for cell in _cells(config):
+        yield cell.style_id, _rendered(cell, config)[1]
+
+
 def _draw(cells: list[_Cell], config: CorpusConfig) -> list[dict[str, bytes]]:
     """The members of each cell's sample."""
     samples = []
     for cell in cells:
-        style = cell.style.of_image(np.random.default_rng([config.seed, cell.variant, 3]))
-        rendering = render(cell.content, style, size=config.size, variant=cell.variant)
+        style, image = _rendered(cell, config)
         buffer = io.BytesIO()
-        Image.fromarray(rendering.image).save(buffer, format="PNG")
+        Image.fromarray(image).save(buffer, format="PNG")
         rng = np.random.default_rng([config.seed, cell.style_id, cell.variant])
         styled = rng.random() < config.styled_caption_share
         text = caption(cell.content, rng, style if styled else None)

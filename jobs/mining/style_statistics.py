@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import fft
 
-from jobs.mining.filter_bank import NUM_ORIENTATIONS, SCALES, filter_bank
+from jobs.mining.filter_bank import filter_bank
 from jobs.mining.perception import (
     SIDE,
     Float,
@@ -31,6 +31,7 @@ POOL = 3  # pixels over which a filter's energy is a local one
 FLAT_STEPS = (0, 1, 2, 4, 8, 16, 32, 64)  # largest 8-bit difference to the next pixel
 GRADIENT_BINS = np.linspace(np.log(0.01), 0.0, 11)  # log of lightness per pixel
 NUM_ANGLES = 12
+GRADIENT_SIDE = 96  # of larger pictures, gradients are read at every second pixel
 PATTERNS = ((1, 0.01), (1, 0.04), (2, 0.02), (3, 0.03))  # radius in pixels, lightness step
 COLOUR_RANKS = (0, 1, 3, 7, 15, 31)  # share of the most frequent colours up to this rank
 MAX_PERIOD = 12  # pixels
@@ -49,31 +50,29 @@ def statistics(images: Sequence[Pixels]) -> Float:
 
 
 def _filter_statistics(lab: Float) -> Float:
-    """Energies of figure and border, and how unevenly each filter responds: (N, 4 K + 8)."""
+    """Energies of figure and border, and how unevenly each filter responds: (N, 4 K)."""
     N = len(lab)
     _, figure = ground_and_figure(lab)
     border = np.broadcast_to(border_mask(), figure.shape)
-    energy = _energies(lab[..., 0], filter_bank())  # (N, K, H, W)
+    energy = _energies(lab[..., 0])  # (N, K, H, W)
     flat = energy.reshape(N, len(energy[0]), -1)
     mean = flat.mean(axis=2)
     peaks = np.square(flat).mean(axis=2) / (np.square(mean) + 1e-9)
     cells = SIDE // POOL
     inner = energy[..., : cells * POOL, : cells * POOL]
     local = inner.reshape(N, -1, cells, POOL, cells, POOL).mean(axis=(3, 5))
-    rings = filter_bank().reshape(len(SCALES), NUM_ORIENTATIONS, SIDE, -1).max(axis=1)
     parts = [
         *(np.log(_weighted(flat, area) + 1e-6) for area in (figure, border)),
         np.log(local + 1e-5).reshape(N, -1, cells * cells).std(axis=2),
         np.log(peaks + 1e-3),
-        *(np.log(_energies(lab[..., c], rings).mean(axis=(2, 3)) + 1e-6) for c in (1, 2)),
     ]
     return np.concatenate(parts, axis=1)
 
 
-def _energies(plane: Float, filters: Float) -> Float:
-    """Squared responses (N, K, H, W) of a plane (N, H, W)."""
+def _energies(plane: Float) -> Float:
+    """Squared filter responses (N, K, H, W) of a plane (N, H, W)."""
     spectrum = fft.rfft2(plane.astype(np.float32))[:, None]
-    response = fft.irfft2(spectrum * filters, s=(SIDE, SIDE))
+    response = fft.irfft2(spectrum * filter_bank(), s=(SIDE, SIDE))
     energies: Float = np.square(response)
     return energies
 
@@ -87,8 +86,9 @@ def _pixel_statistics(image: Pixels) -> Float:
     """Statistics of the pixels as they are, shares square-rooted."""
     pixels = _pixel_view(image)
     lightness = np.ascontiguousarray(oklab(pixels)[..., 0])
-    dy = np.diff(lightness, axis=0)[:, :-1]
-    dx = np.diff(lightness, axis=1)[:-1]
+    stride = max(1, len(pixels) // GRADIENT_SIDE)
+    dy = np.diff(lightness, axis=0)[::stride, :-1:stride]
+    dx = np.diff(lightness, axis=1)[:-1:stride, ::stride]
     tones = np.clip(lightness * NUM_TONES, 0, NUM_TONES - 1).astype(np.int64)
     parts = [
         _flatness(pixels),
@@ -113,11 +113,10 @@ def _pixel_view(image: Pixels) -> Pixels:
 
 
 def _flatness(pixels: Pixels) -> Float:
-    """Share of pixels that differ from the next ones by at most each of FLAT_STEPS."""
-    signed = pixels.astype(np.int16)
-    right = np.abs(signed[:-1, 1:] - signed[:-1, :-1])
-    below = np.abs(signed[1:, :-1] - signed[:-1, :-1])
-    step = np.maximum(right, below).max(axis=2)
+    """Share of pixels that with the next ones span at most each of FLAT_STEPS."""
+    here, right, below = pixels[:-1, :-1], pixels[:-1, 1:], pixels[1:, :-1]
+    high, low = (pick(pick(here, right), below) for pick in (np.maximum, np.minimum))
+    step = (high - low).max(axis=2)
     reached = np.cumsum(np.bincount(step.ravel(), minlength=256)) / step.size
     shares: Float = reached[list(FLAT_STEPS)]
     return shares
