@@ -7,7 +7,7 @@ import hashlib
 import io
 import re
 import tarfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import product
@@ -199,11 +199,18 @@ def has_shards(folder_uri: str) -> bool:
     return storage.exists(folder_uri) and bool(storage.list_files(folder_uri, ".tar"))
 
 
-def remove_shards(folder_uri: str, prefix: str) -> None:
-    """Remove what a ``ShardWriter`` of this prefix left in the folder; all other files stay."""
+def remove_shards(folder_uri: str, prefix: str, keep: Container[str] = ()) -> None:
+    """Remove what a ``ShardWriter`` of this prefix left in the folder; all other files stay.
+
+    Args:
+        folder_uri: The folder.
+        prefix: The writer's.
+        keep: Names of shards that stay.
+    """
     root = storage.absolute_uri(folder_uri)
     for uri in storage.list_files(root, ".tar") if storage.exists(root) else ():
-        if re.fullmatch(rf"{re.escape(prefix)}-\d{{5,}}\.tar", uri[len(root) :].lstrip("/")):
+        name = uri[len(root) :].lstrip("/")
+        if re.fullmatch(rf"{re.escape(prefix)}-\d{{5,}}\.tar", name) and name not in keep:
             storage.delete(uri)
 
 
@@ -229,13 +236,14 @@ def _expand_braces(pattern: str) -> list[str]:
 class ShardWriter:
     """Writes samples into ``<folder>/<prefix>-00000.tar`` and on; equal samples, equal bytes.
 
-    A shard is closed before it would pass ``max_bytes`` and only then appears under its name.
-    Use it as a context manager; after the block, ``shards`` lists what was written.
+    The numbers begin with ``first_number``. A shard is closed before it would pass ``max_bytes``
+    and only then appears under its name. Use it as a context manager; after the block, ``shards`` lists what was written.
     """
 
     folder_uri: str
     prefix: str = "shard"
     max_bytes: int = 256 << 20
+    first_number: int = 0
     shards: list[ShardInfo] = field(default_factory=list)
     _stack: ExitStack = field(default_factory=ExitStack, repr=False)
     _sink: "_HashingSink | None" = field(default=None, repr=False)
@@ -259,7 +267,8 @@ class ShardWriter:
         return self._uri()
 
     def _uri(self) -> str:
-        return storage.join_uri(self.folder_uri, f"{self.prefix}-{len(self.shards):05d}.tar")
+        number = self.first_number + len(self.shards)
+        return storage.join_uri(self.folder_uri, f"{self.prefix}-{number:05d}.tar")
 
     def _finish_shard(self) -> None:
         assert self._sink is not None
