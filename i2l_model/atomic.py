@@ -36,6 +36,8 @@ def open_atomic(path: Path, *, field: str = "output") -> Iterator[IO[bytes]]:
     try:
         with os.fdopen(descriptor, "wb") as stream:
             yield stream
+            stream.flush()
+            os.fsync(stream.fileno())  # a marker written later must not outlive these bytes
         partial.chmod(0o644)
         partial.replace(path)
     except BaseException:

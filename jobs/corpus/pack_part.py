@@ -75,11 +75,14 @@ def _recorded(task: PackTask, digest: str) -> PackedPart | None:
         same = bool(record["digest"] == digest)
     except (ValueError, KeyError, TypeError):
         same = False
-    if same and part.shard is not None and storage.exists(task.shard_uri):
-        if storage.file_size(task.shard_uri) == part.shard.size:
-            return part
+    if same and part.shard and _has_size(task.shard_uri, part.shard.size):
+        return part
     storage.delete(task.record_uri)  # before the shard it speaks of is replaced
     return None
+
+
+def _has_size(uri: str, size: int) -> bool:
+    return storage.exists(uri) and storage.file_size(uri) == size
 
 
 def _write(task: PackTask, digest: str) -> PackedPart:

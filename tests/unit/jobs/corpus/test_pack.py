@@ -6,10 +6,13 @@ import os
 import shutil
 import struct
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
+import boto3
 import numpy as np
 import pytest
+from moto.server import ThreadedMotoServer
 from PIL import Image
 
 from i2l_model.errors import InputError
@@ -291,6 +294,19 @@ def test_drops_by_the_walk_and_by_the_picture_are_counted_alike(
     }
     assert result.examples["link"] == ["link fox.png"]
     assert len(samples) == 4
+
+
+@pytest.fixture
+def s3_bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    _, port = server.get_host_and_port()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing-secret")
+    boto3.client("s3", region_name="us-east-1").create_bucket(Bucket="pictures")
+    yield "pictures"
+    server.stop()
 
 
 def test_packs_to_s3_as_to_a_folder(noisy_folder: Path, tmp_path: Path, s3_bucket: str) -> None:

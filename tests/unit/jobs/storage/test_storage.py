@@ -21,10 +21,8 @@ def s3_bucket() -> Iterator[str]:
         patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
         patch.setenv("AWS_ACCESS_KEY_ID", "testing")
         patch.setenv("AWS_SECRET_ACCESS_KEY", "testing-secret")
-        storage._s3.cache_clear()
         boto3.client("s3", region_name="us-east-1").create_bucket(Bucket="pictures")
         yield "s3://pictures"
-        storage._s3.cache_clear()
     server.stop()
 
 
