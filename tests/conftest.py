@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from tests import s3_servers
+from tests.s3_servers import S3Server
+
 # Read by the libraries when they are imported, hence set before any of them is.
 _ENVIRONMENT = {
     "DAGSTER_DISABLE_TELEMETRY": "1",
@@ -80,3 +83,26 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     monkeypatch.chdir(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def moto_server() -> Iterator[S3Server]:
+    """A moto server for the whole session; see ``s3_server``."""
+    with s3_servers.moto() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def rclone_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """An ``rclone serve s3`` for the whole session; see ``s3_server``."""
+    with s3_servers.rclone(tmp_path_factory.mktemp("rclone")) as server:
+        yield server
+
+
+@pytest.fixture(params=["moto", "rclone"])
+def s3_server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> S3Server:
+    """Each server in turn, set in the environment of this process and of those it starts."""
+    server: S3Server = request.getfixturevalue(f"{request.param}_server")
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    return server

@@ -1,11 +1,12 @@
 """Stage 2: encoder actors. Each loads its encoder once and adds one column of vectors."""
 
-from typing import Any
-
 import numpy as np
+import pyarrow as pa
 
 from jobs.mining.encoders import load_encoder
 from jobs.mining.ingest import pixels_of
+
+_PIXELS = ["pixels", "pixels_width", "pixels_height"]
 
 
 class EmbedStage:
@@ -22,8 +23,9 @@ class EmbedStage:
         self._column = column
         self._drop_pixels = drop_pixels
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+    def __call__(self, table: pa.Table) -> pa.Table:
         """Encode the rows that are kept."""
+        batch = table.to_pydict()
         kept = [i for i, reason in enumerate(batch["reason"]) if not reason]
         vectors = [b""] * len(batch["reason"])
         if kept:
@@ -32,9 +34,5 @@ class EmbedStage:
             encoded = self._encoder(images, [str(row["caption"]) for row in rows])
             for i, vector in zip(kept, encoded.astype(np.float16), strict=True):
                 vectors[i] = vector.tobytes()
-        result = dict(batch)
-        result[self._column] = np.array(vectors, dtype=object)
-        if self._drop_pixels:
-            for name in ("pixels", "pixels_width", "pixels_height"):
-                del result[name]
-        return result
+        result = table.append_column(self._column, pa.array(vectors, pa.binary()))
+        return result.drop_columns(_PIXELS) if self._drop_pixels else result

@@ -17,28 +17,11 @@ from jobs import storage
 from jobs.mining.config import MiningConfig
 from jobs.mining.embed import EmbedStage
 from jobs.mining.encoders import REGISTRY
+from jobs.mining.feature_schema import FEATURE_SCHEMA_VERSION, SCHEMA
 from jobs.mining.ingest import END, IngestStage
 from jobs.progress import Progress
 from jobs.provenance import json_hash
 
-SCHEMA = pa.schema(
-    [
-        ("shard", pa.string()),
-        ("position", pa.int64()),
-        ("key", pa.string()),
-        ("reason", pa.string()),
-        ("caption", pa.string()),
-        ("meta", pa.string()),
-        ("width", pa.int64()),
-        ("height", pa.int64()),
-        ("sha256", pa.string()),
-        ("phash", pa.string()),
-        ("thumbnail", pa.binary()),
-        ("style", pa.binary()),
-        ("content", pa.binary()),
-    ]
-)
-FEATURE_SCHEMA_VERSION = 1
 _BLOCK_BYTES = 4 << 20
 
 
@@ -164,6 +147,7 @@ def _stages(config: MiningConfig, shards: list[str]) -> ray.data.Dataset:
             EmbedStage,
             fn_constructor_args=(encoder, column, drop_pixels),
             batch_size=workers.batch_size,
+            batch_format="pyarrow",
             num_cpus=workers.num_cpus,
             compute=ray.data.ActorPoolStrategy(size=num_actors),
         )
@@ -171,28 +155,26 @@ def _stages(config: MiningConfig, shards: list[str]) -> ray.data.Dataset:
 
 
 def _load(features: list[tuple[str, str]]) -> Samples:
-    """Read the feature files. The shard column follows the present place of the shard."""
-    tables = []
+    """Read the feature files; a row's shard is where the shard lies now."""
+    tables, places = [], list[str]()
     for uri, feature_uri in features:
         with storage.open_read(feature_uri) as stream:
-            table = pq.read_table(pa.BufferReader(stream.read()), schema=SCHEMA)
-        place = SCHEMA.get_field_index("shard")
-        tables.append(table.set_column(place, "shard", pa.array([uri] * len(table), pa.string())))
+            tables.append(pq.read_table(pa.BufferReader(stream.read()), schema=SCHEMA))
+        places += [uri] * len(tables[-1])
     table = pa.concat_tables(tables)
     reasons = table["reason"].to_pylist()
     embedded = np.array([i for i, reason in enumerate(reasons) if not reason], dtype=np.int64)
     kept = table.take(pa.array(embedded))
     sizes = np.stack([table["width"].to_numpy(), table["height"].to_numpy()], axis=1)
-    hashes = [int(text, 16) if text else 0 for text in table["phash"].to_pylist()]
     return Samples(
-        shard=table["shard"].to_pylist(),
+        shard=places,
         key=table["key"].to_pylist(),
         reason=reasons,
         caption=table["caption"].to_pylist(),
         meta=table["meta"].to_pylist(),
-        size=sizes,
+        size=sizes.astype(np.int64),
         sha256=table["sha256"].to_pylist(),
-        phash=np.array(hashes, dtype=np.uint64),
+        phash=table["phash"].to_numpy(),
         thumbnail=table["thumbnail"].to_pylist(),
         embedded=embedded,
         style=_matrix(kept["style"]),

@@ -11,11 +11,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from PIL import Image
 
 from i2l_model.images import IMAGE_EXTENSIONS, ImageError, decode_image
 from jobs.mining.config import IngestConfig
+from jobs.mining.feature_schema import SCHEMA
 from jobs.mining.hashing import perceptual_hash, thumbnail
+from jobs.mining.metadata import read_metadata
 from jobs.shards import ShardSample, read_shard
 from jobs.surrogates import replace_surrogates
 
@@ -23,6 +26,16 @@ END = "end_of_shard"
 ROWS_PER_BATCH = 128
 MAX_CAPTION_CHARS = 2000
 Row = dict[str, Any]
+_VECTORS = ("style", "content")
+_ROW_SCHEMA = pa.schema(
+    [
+        ("shard", pa.string()),
+        *(field for field in SCHEMA if field.name not in _VECTORS),
+        ("pixels", pa.binary()),
+        ("pixels_width", pa.int32()),
+        ("pixels_height", pa.int32()),
+    ]
+)
 
 
 class IngestStage:
@@ -40,17 +53,17 @@ class IngestStage:
         self._config = config
         self._input_px = input_px
 
-    def __call__(self, batch: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    def __call__(self, batch: dict[str, Any]) -> Iterator[pa.Table]:
         """Read the shards one after the other."""
         for shard in batch["shard"]:
             rows: list[Row] = []
             for row in _shard_rows(str(shard), self._config, self._input_px):
                 rows.append(row)
                 if len(rows) == ROWS_PER_BATCH:
-                    yield _columns(rows)
+                    yield _table(rows)
                     rows = []
             if rows:
-                yield _columns(rows)
+                yield _table(rows)
 
 
 def _shard_rows(shard: str, config: IngestConfig, input_px: int) -> Iterator[Row]:
@@ -99,11 +112,16 @@ def _sample_row(
     reason = _size_reason(image, config)
     if reason:
         return _row(shard, position, sample.key, reason=reason)
+    facts = read_metadata(meta)
+    if not facts.downloaded:
+        return _row(shard, position, sample.key, reason="download_failed")
     row = _row(shard, position, sample.key, caption=caption, meta=json.dumps(meta, sort_keys=True))
+    row["source"], row["licence"], row["opt_out"] = facts.source, facts.licence, facts.opt_out
+    row["aesthetic"], row["watermark"], row["nsfw"] = facts.aesthetic, facts.watermark, facts.nsfw
     working = _working_copy(image, input_px)
     row["width"], row["height"] = image.size
     row["sha256"] = hashlib.sha256(data).hexdigest()
-    row["phash"] = f"{perceptual_hash(image):016x}"
+    row["phash"] = perceptual_hash(image)
     row["thumbnail"] = thumbnail(image)
     row["pixels"] = working.tobytes()
     row["pixels_width"], row["pixels_height"] = working.size
@@ -163,19 +181,25 @@ def _row(
         "reason": reason,
         "caption": caption,
         "meta": meta,
+        "source": "",
+        "licence": "",
+        "opt_out": False,
         "width": 0,
         "height": 0,
         "sha256": "",
-        "phash": "",
+        "phash": 0,
         "thumbnail": b"",
+        "aesthetic": None,
+        "watermark": None,
+        "nsfw": None,
         "pixels": b"",
         "pixels_width": 0,
         "pixels_height": 0,
     }
 
 
-def _columns(rows: list[Row]) -> dict[str, list[Any]]:
-    return {name: [row[name] for row in rows] for name in rows[0]}
+def _table(rows: list[Row]) -> pa.Table:
+    return pa.Table.from_pylist(rows, schema=_ROW_SCHEMA)
 
 
 def pixels_of(row: Row) -> np.ndarray[Any, np.dtype[np.uint8]]:

@@ -77,11 +77,11 @@ def open_write(uri: str | Path) -> Iterator[IO[bytes]]:
 def delete(uri: str | Path) -> None:
     """Remove an object and all below it, hidden ones too."""
     bucket, key = split_s3(uri)
-    keys = [*([key] if key else ()), *_keys(uri, bucket, _folder(key))]
+    keys = _keys(uri, bucket, _folder(key))
     with s3_errors(uri):
-        if len(keys) == 1:
-            s3_client.client().delete_object(Bucket=bucket, Key=keys[0])
-            return
+        # Servers that keep objects as files fail to delete the name of a folder.
+        if key and _object_size(bucket, key) is not None:
+            s3_client.client().delete_object(Bucket=bucket, Key=key)
         for start in range(0, len(keys), _KEYS_A_DELETE):
             _delete_batch(bucket, keys[start : start + _KEYS_A_DELETE])
 

@@ -46,6 +46,11 @@ def max_attempts() -> int:
     return int(client().meta.config.retries["total_max_attempts"])
 
 
+def forget_clients() -> None:
+    """Make the next call build its client anew."""
+    _client.cache_clear()
+
+
 @functools.lru_cache(maxsize=8)
 def _client(process: int, variables: tuple[tuple[str, str], ...], ranged: bool) -> Any:
     try:

@@ -23,12 +23,7 @@ def png(width: int = 48, height: int = 48, kind: str = "PNG", **options: object)
 
 def ingest(path: Path, **settings: object) -> list[dict[str, object]]:
     stage = IngestStage(IngestConfig(**settings), input_px=64)
-    batches = list(stage({"shard": [str(path)]}))
-    return [
-        {name: batch[name][i] for name in batch}
-        for batch in batches
-        for i in range(len(batch["key"]))
-    ]
+    return pa.concat_tables(stage({"shard": [str(path)]})).to_pylist()
 
 
 @pytest.fixture
