@@ -16,7 +16,7 @@ from i2l_model.encoder import EncoderConfig, ReferenceEncoder
 from jobs.backbone.dataset import RenderedImages
 from jobs.backbone.fitting import FitConfig, fit
 from jobs.mining.perception import oklab
-from jobs.mining.style_descriptor import filter_bank
+from jobs.mining.filter_bank import filter_bank
 from jobs.progress import Progress
 
 ENCODER_FIT = FitConfig(

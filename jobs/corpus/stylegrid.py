@@ -9,16 +9,25 @@ import multiprocessing
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from i2l_model.errors import InputError
 from jobs import storage
 from jobs.corpus.captions import caption
 from jobs.corpus.contents import CONTENT_NAMES
+from jobs.corpus.families import FamilyConfig, GridStyle, sample_grid_styles
 from jobs.corpus.render import render
 from jobs.corpus.styles import sample_style
 from jobs.progress import Progress
@@ -50,6 +59,15 @@ class CorpusConfig(BaseModel):
         0.3, ge=0, le=1, description="share of captions with style words, as the wild has them"
     )
     shard_mib: int = Field(64, ge=1, description="upper size of a shard in MiB")
+    families: FamilyConfig | None = Field(
+        None, description="a hard grid, with palettes that are shared or vary; None: a plain one"
+    )
+
+    @model_serializer(mode="wrap")
+    def _plain_as_ever(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without families, what was written before there were any, so that hashes stay."""
+        values: dict[str, Any] = handler(self)
+        return {k: v for k, v in values.items() if k != "families" or v is not None}
 
     @field_validator("held_out_contents")
     @classmethod
@@ -92,20 +110,33 @@ class CorpusResult:
 class _Cell:
     """One image to draw."""
 
-    style_id: int
+    style: GridStyle
     content: str
     variant: int
+
+    @property
+    def style_id(self) -> int:
+        return self.style.style.style_id
+
+
+def _styles(config: CorpusConfig) -> list[GridStyle]:
+    if config.families is not None:
+        return sample_grid_styles(
+            config.families, config.first_style, config.num_styles, config.seed
+        )
+    numbers = range(config.first_style, config.first_style + config.num_styles)
+    return [GridStyle(sample_style(number, config.seed), "ordinary") for number in numbers]
 
 
 def _cells(config: CorpusConfig) -> list[_Cell]:
     """All images in the shuffled order in which they are written."""
     contents, cells = config.contents, []
-    for style_id in range(config.first_style, config.first_style + config.num_styles):
-        rng = np.random.default_rng([config.seed, style_id, 1])
+    for style in _styles(config):
+        rng = np.random.default_rng([config.seed, style.style.style_id, 1])
         order = rng.permutation(len(contents))
         for number in range(config.images_per_style):
             content = contents[order[number % len(contents)]]
-            cells.append(_Cell(style_id, content, 1 + int(rng.integers(1 << 30))))
+            cells.append(_Cell(style, content, 1 + int(rng.integers(1 << 30))))
     shuffled = np.random.default_rng([config.seed, 2]).permutation(len(cells))
     return [cells[i] for i in shuffled]
 
@@ -114,28 +145,32 @@ def _draw(cells: list[_Cell], config: CorpusConfig) -> list[dict[str, bytes]]:
     """The members of each cell's sample."""
     samples = []
     for cell in cells:
-        style = sample_style(cell.style_id, config.seed)
+        style = cell.style.of_image(np.random.default_rng([config.seed, cell.variant, 3]))
         rendering = render(cell.content, style, size=config.size, variant=cell.variant)
         buffer = io.BytesIO()
         Image.fromarray(rendering.image).save(buffer, format="PNG")
         rng = np.random.default_rng([config.seed, cell.style_id, cell.variant])
         styled = rng.random() < config.styled_caption_share
         text = caption(cell.content, rng, style if styled else None)
-        labels = {
-            "style_id": cell.style_id,
-            "content_id": cell.content,
-            "licence": LICENCE,
-            "stylegrid": {
-                "seed": config.seed,
-                "style_id": cell.style_id,
-                "content": cell.content,
-                "variant": cell.variant,
-                "size": config.size,
-            },
-        }
+        labels = _labels(cell, config)
         members = {"png": buffer.getvalue(), "txt": text.encode()}
         samples.append(members | {"json": json.dumps(labels, sort_keys=True).encode()})
     return samples
+
+
+def _labels(cell: _Cell, config: CorpusConfig) -> dict[str, Any]:
+    """The truth about an image; of a plain grid also what draws it again."""
+    labels = {"style_id": cell.style_id, "content_id": cell.content, "licence": LICENCE}
+    if config.families is not None:
+        return labels | {"style_group": cell.style.group, "style_family": cell.style.family}
+    drawn = {
+        "seed": config.seed,
+        "style_id": cell.style_id,
+        "content": cell.content,
+        "variant": cell.variant,
+        "size": config.size,
+    }
+    return labels | {"stylegrid": drawn}
 
 
 def _drawn(cells: list[_Cell], config: CorpusConfig) -> Iterator[dict[str, bytes]]:

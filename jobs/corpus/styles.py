@@ -76,7 +76,7 @@ def oklch(lightness: float, chroma: float, hue: float) -> RGB:
     return red, green, blue
 
 
-def _palette(rng: np.random.Generator) -> dict[str, RGB]:
+def sample_palette(rng: np.random.Generator) -> dict[str, RGB]:
     """Six colours; figure and background always differ by at least 0.25 in OK lightness."""
     base = rng.uniform(0, 2 * np.pi)
     spread = rng.choice([0.35, 0.9, 2.1, np.pi])
@@ -110,7 +110,7 @@ def sample_style(style_id: int, seed: int) -> Style:
     half_turn = float(np.pi)
     return Style(
         style_id=style_id,
-        **_palette(rng),
+        **sample_palette(rng),
         background_kind=BACKGROUNDS[rng.choice(6, p=[0.35, 0.15, 0.15, 0.15, 0.1, 0.1])],
         background_frequency=float(rng.uniform(3, 8)),
         background_angle=float(rng.uniform(0, half_turn)),

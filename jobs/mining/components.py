@@ -2,9 +2,11 @@
 
 Connected components chain: two styles with one false link between them become one. Two guards:
 links need common neighbours (``edge_support``), and a component that is mostly unlinked inside is
-cut again at a higher similarity until its parts are dense.
+cut again at a higher similarity until its parts are dense. Each cut takes a share of the links
+away, so that all cuts together cost a few passes over the links.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,7 +51,7 @@ def find_styles(
     kept = edges.where(edges.csls >= cut.threshold)
     kept = kept.where(edge_support(kept, num_images) >= config.min_support)
     dense: list[NDArray[np.int64]] = []
-    waiting = _components(kept)
+    waiting = list(_components(kept))
     while waiting:
         members, inside = waiting.pop()
         if len(members) < config.min_style_size:
@@ -64,18 +66,22 @@ def find_styles(
     return _styles(dense, kept, num_images)
 
 
-def _components(edges: Edges) -> list[tuple[NDArray[np.int64], Edges]]:
+def _components(edges: Edges) -> Iterator[tuple[NDArray[np.int64], Edges]]:
     """Connected groups of at least two images, each with the edges inside."""
-    images, ends = np.unique(np.stack([edges.first, edges.second]), return_inverse=True)
-    first, second = ends.reshape(2, -1)
+    images, ends = np.unique(np.concatenate([edges.first, edges.second]), return_inverse=True)
+    first, second = ends.astype(np.int32).reshape(2, -1)
     local = Edges(first, second, edges.cosine, edges.csls)
     count, label = connected_components(adjacency(local, len(images)), directed=False)
-    by_image = np.split(images[np.argsort(label, kind="stable")], np.cumsum(np.bincount(label)))
-    edge_label = label[local.first]
-    order = np.argsort(edge_label, kind="stable")
-    ends_of = np.cumsum(np.bincount(edge_label, minlength=count))
-    by_edge = np.split(order, ends_of)
-    return [(by_image[k], edges.where(by_edge[k])) for k in range(count)]
+    by_image = images[np.argsort(label, kind="stable")]
+    image_ends = np.cumsum(np.bincount(label, minlength=count))
+    edge_label = label[first]
+    by_edge = edges.where(np.argsort(edge_label, kind="stable"))
+    edge_ends = np.cumsum(np.bincount(edge_label, minlength=count))
+    image_start, edge_start = 0, 0
+    for image_end, edge_end in zip(image_ends.tolist(), edge_ends.tolist(), strict=True):
+        inside = np.arange(edge_start, edge_end)
+        yield by_image[image_start:image_end].astype(np.int64), by_edge.where(inside)
+        image_start, edge_start = image_end, edge_end
 
 
 def _styles(members: list[NDArray[np.int64]], edges: Edges, num_images: int) -> Styles:

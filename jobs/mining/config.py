@@ -74,14 +74,16 @@ class CutConfig(_Settings):
     min_style_similarity: float | None = Field(
         None, description="Least style cosine of a pair; None takes the encoder's calibration."
     )
-    min_transitivity: Fraction = Field(
-        0.8, description="Closed share of two-step paths below which no cut is trusted."
+    min_precision: Fraction = Field(
+        0.85,
+        description="Estimated share of right links, before support and density sort them, below "
+        "which no cut is trusted.",
     )
     tolerance: Fraction = Field(
         0.02, description="Loss of score, of 1, that is accepted for a stricter cut."
     )
     min_support: Fraction = Field(
-        0.5, description="Least overlap (Jaccard) of the neighbourhoods of a pair."
+        0.6, description="Least overlap (Jaccard) of the neighbourhoods of a pair."
     )
     min_density: Fraction = Field(
         0.6, description="Least share of linked pairs in a style; looser ones are cut again."
