@@ -80,8 +80,8 @@ def bars(title: str, data: Histogram, classes: Sequence[str], marks: Sequence[Ma
             x, right = axes.x(float(edges[n])), axes.x(float(edges[n + 1]))
             y, base = axes.y(float(top[n])), axes.y(float(below[n]))
             body.append(
-                f'<rect class="{css}" x="{x:.1f}" y="{y:.1f}" width="{max(right - x - 0.7, 0.7):.1f}" '
-                f'height="{max(base - y, 0.8):.1f}"/>'
+                f'<rect class="{css}" x="{x:.1f}" y="{y:.1f}" '
+                f'width="{max(right - x - 0.7, 0.7):.1f}" height="{max(base - y, 0.8):.1f}"/>'
             )
         below = top
     names = list(zip(data.counts, classes, strict=True))
@@ -170,7 +170,7 @@ def _legend(names: Sequence[tuple[str, str]]) -> str:
     parts, x = [], float(_LEFT)
     for name, css in names:
         parts.append(
-            f'<rect class="{css} key" x="{x:.1f}" y="{_HEIGHT - 14}" width="10" height="10" rx="2"/>'
+            f'<rect class="{css}" x="{x:.1f}" y="{_HEIGHT - 14}" width="10" height="10" rx="2"/>'
             f'<text x="{x + 14:.1f}" y="{_HEIGHT - 5}">{escape(name)}</text>'
         )
         x += 30 + 6.2 * len(name)

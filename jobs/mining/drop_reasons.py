@@ -28,6 +28,20 @@ SHARD_DAMAGE = ("truncated_shard", "corrupt_header", "non_adjacent_key")
 DUPLICATES = ("duplicate_file", "duplicate_picture", "near_duplicate")
 """Reasons of deduplication, in its order."""
 
+UNDECODABLE = {
+    "animated",
+    "corrupt_header",
+    "corrupt_image",
+    "download_failed",
+    "member_too_large",
+    "no_caption",
+    "no_image",
+    "non_adjacent_key",
+    "too_many_pixels",
+    "truncated_shard",
+}
+"""Reasons whose images the report names instead of showing them."""
+
 STEP_TEXTS = {
     "ingest": "read and decoded",
     "opt_out": "opt-out",

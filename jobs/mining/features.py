@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from jobs import storage
 from jobs.mining.config import MiningConfig
 from jobs.mining.embed import EmbedStage
+from jobs.mining.embed_progress import EmbedProgress
 from jobs.mining.encoders import REGISTRY
 from jobs.mining.feature_schema import FEATURE_SCHEMA_VERSION, SCHEMA
 from jobs.mining.ingest import END, IngestStage
@@ -73,7 +74,6 @@ def extract_features(
         with storage.open_write(targets[uri]) as stream:
             pq.write_table(table, stream, compression="zstd")
     samples = _load([(shard.uri, targets[shard.uri]) for shard in shards])
-    progress.update("embed", len(samples), len(samples))
     return samples, len(missing)
 
 
@@ -95,7 +95,7 @@ def _computed(
         return
     parts: dict[str, list[pa.Table]] = {uri: [] for uri in shards}
     expected: dict[str, int] = {}
-    num_rows = 0
+    counts = EmbedProgress(progress, len(shards))
     for block in _pipeline(config, shards).iter_batches(batch_size=None, batch_format="pyarrow"):
         assert isinstance(block, pa.Table)
         for uri in set(block["shard"].to_pylist()):
@@ -107,9 +107,9 @@ def _computed(
             parts[uri].append(rows)
             if uri in expected and sum(len(part) for part in parts[uri]) == expected[uri]:
                 yield uri, pa.concat_tables(parts.pop(uri)).sort_by("position")
-        num_rows += len(block)
-        note = f"{len(shards) - len(parts)} of {len(shards)} shards"
-        progress.update("embed", num_rows, None, note)
+        num_kept = pa.compute.sum(pa.compute.equal(block["reason"], "")).as_py() or 0
+        num_ends = pa.compute.sum(pa.compute.equal(block["reason"], END)).as_py() or 0
+        counts.add(num_kept, len(block) - num_kept - num_ends, len(shards) - len(parts))
     assert not parts, f"incomplete shards: {sorted(parts)}"
 
 

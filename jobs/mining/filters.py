@@ -6,6 +6,7 @@ other field, labels of test corpora among them, is passed through and never look
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from jobs.mining.config import FilterConfig
@@ -16,6 +17,18 @@ _LICENCE = ("licence", "license", "LICENSE")
 _AESTHETIC = ("aesthetic", "AESTHETIC_SCORE", "aesthetic_score")
 _WATERMARK = ("pwatermark", "watermark")
 _NSFW = ("punsafe", "nsfw")
+
+
+@dataclass(frozen=True, slots=True)
+class FilterOutcome:
+    """What one filter did."""
+
+    name: str
+    reason: str
+    num_in: int
+    num_out: int
+    threshold: object
+    scores: str
 
 
 def apply_filters(samples: Samples, config: FilterConfig) -> None:

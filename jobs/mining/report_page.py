@@ -14,7 +14,7 @@ import jinja2
 
 from jobs.mining import charts
 from jobs.mining.charts import Line, Mark
-from jobs.mining.drop_reasons import DROP_TEXTS
+from jobs.mining.drop_reasons import DROP_TEXTS, STEP_TEXTS
 from jobs.mining.histogram import Histogram
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -34,6 +34,11 @@ _SCORE_TEXTS = {
     "aesthetic": "Aesthetic score",
     "watermark": "Watermark probability",
     "nsfw": "Probability of unsafe content",
+}
+_LEFT_OUT_TEXTS = {
+    "same_head": "captions about the same thing",
+    "similar_content": "too alike in content",
+    "near_copy": "too alike in style",
 }
 
 
@@ -66,11 +71,11 @@ class ShownLink:
 
 @dataclass(frozen=True, slots=True)
 class ShownLinks:
-    """Links of one kind; ``count`` is how many there are in all, None if nobody counted."""
+    """Links of one kind; ``count`` is how many there are in all."""
 
     title: str
     explanation: str
-    count: int | None
+    count: int
     links: Sequence[ShownLink]
 
 
@@ -121,6 +126,7 @@ def render_page(summary: Mapping[str, Any], gallery: Gallery) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
+    environment.filters["plain"] = plain_text
     return environment.get_template("mining_report.html.j2").render(
         summary=summary,
         gallery=gallery,
@@ -130,6 +136,7 @@ def render_page(summary: Mapping[str, Any], gallery: Gallery) -> str:
         facts=_facts(summary),
         charts=_charts(summary),
         drop_texts=DROP_TEXTS,
+        step_texts=STEP_TEXTS,
         config_json=json.dumps(summary["config"], indent=2),
     )
 
@@ -142,7 +149,7 @@ def _tiles(summary: Mapping[str, Any]) -> list[dict[str, str]]:
         (f"{counts['images_used']:,}", "images in pairs"),
         (f"{summary['styles']['with_pairs']:,}", "styles with pairs"),
         (f"{counts['pairs']:,}", "pairs"),
-        ("–" if precision is None else f"{100 * precision:.0f} %", "links right, estimated"),
+        (f"{100 * precision:.1f} %", "links right, estimated"),
         (f"{summary['pairs']['refs_mean']:.1f}", "references a pair"),
         (f"{100 * summary['links']['valid_share']:.0f} %", "links valid as pairs"),
     ]
@@ -152,11 +159,11 @@ def _tiles(summary: Mapping[str, Any]) -> list[dict[str, str]]:
 def notices(summary: Mapping[str, Any]) -> list[str]:
     """What a reader must know before trusting the pairs."""
     found = []
-    skipped = [s["text"] for s in summary["steps"] if s["skipped"]]
+    skipped = [STEP_TEXTS.get(s["name"], s["name"]) for s in summary["steps"] if s["skipped"]]
     if skipped:
-        found.append(f"Not applied: {', '.join(skipped)}. The settings switch it off.")
+        found.append(f"Not checked, as the settings say: {', '.join(skipped)}.")
     precision = summary["cut"]["precision"]
-    if precision is not None and precision < _LOW_PRECISION:
+    if precision < _LOW_PRECISION:
         found.append(
             f"Only {100 * precision:.0f} % of the links are estimated to be right: look at the "
             "pairs before you train on them."
@@ -173,13 +180,16 @@ def notices(summary: Mapping[str, Any]) -> list[str]:
 def _facts(summary: Mapping[str, Any]) -> list[dict[str, str]]:
     diversity, links = summary["diversity"], summary["links"]
     distance, vendi = diversity["content_distance"], diversity["vendi"]
+    left_out = ", ".join(
+        f"{_LEFT_OUT_TEXTS.get(reason, reason)}: {count:,}"
+        for reason, count in links["left_out"].items()
+    )
     rows = [
         (
             "Valid links",
             f"{100 * links['valid_share']:.1f} %",
-            "of the links inside styles join images of different content, as a pair must: "
-            f"{links['same_head']:,} have captions about the same thing, "
-            f"{links['similar_content']:,} are too alike in content",
+            "of the links inside styles join images of different content, as a pair must. "
+            f"The others: {left_out}",
         ),
         (
             "Content distance",
@@ -205,26 +215,27 @@ def _facts(summary: Mapping[str, Any]) -> list[dict[str, str]]:
 def _charts(summary: Mapping[str, Any]) -> dict[str, Any]:
     cut, pairs, curve = summary["cut"], summary["pairs"], summary["cut"]["curve"]
     thresholds = [point["threshold"] for point in curve]
-    right = "precision" if cut["precision"] is not None else "transitivity"
-    right_name = "estimated precision" if right == "precision" else "closed two-step paths"
+    marks = [Mark("cut", cut["threshold"])] if cut["threshold"] is not None else []
     coverage = [point["coverage"] for point in curve]
-    shares = [point[right] for point in curve]
+    precision = [point["precision"] for point in curve]
     return {
         "tradeoff": charts.tradeoff(
             "images that keep a link",
             coverage,
-            shares,
+            precision,
             "a",
-            [Mark("the cut", cut["coverage"], cut[right])] if curve else [],
+            [Mark("the cut", cut["coverage"], cut["precision"])] if curve else [],
         ),
         "cut": charts.curves(
             "threshold",
             thresholds,
-            [Line(right_name, "a", shares), Line("images that keep a link", "c", coverage)],
-            [Mark("cut", cut["threshold"])],
+            [
+                Line("estimated precision", "a", precision),
+                Line("images that keep a link", "c", coverage),
+            ],
+            marks,
         ),
-        "csls": _bars("score (CSLS)", cut["scores"], ("b", "a"), [Mark("cut", cut["threshold"])]),
-        "support": _bars("overlap (Jaccard)", cut["support"], ("a",)),
+        "csls": _bars("score (CSLS)", cut["scores"], ("b", "a"), marks),
         "sizes": _bars("images", summary["styles"]["sizes"], ("a",)),
         "uses": _bars("pairs", summary["diversity"]["image_uses"], ("a",)),
         "style": _bars("style cosine", pairs["style_similarity"]["histogram"], ("a",)),
@@ -248,6 +259,6 @@ def _score_chart(name: str, score: Mapping[str, Any]) -> dict[str, str]:
     title = _SCORE_TEXTS.get(name, name)
     known, unknown = score["num_known"], score["num_unknown"]
     limit = score["threshold"]
-    marks = [Mark("limit", limit)] if limit is not None else []
+    marks = [Mark("limit", float(limit))] if limit is not None else []
     title += f", known for {known:,} of {known + unknown:,} images"
     return {"title": title, "svg": _bars("", score["histogram"], ("a",), marks)}

@@ -14,12 +14,15 @@ from jobs.mining.config import MiningConfig
 from jobs.mining.cut import Cut, candidate_edges, choose_cut
 from jobs.mining.dedup import drop_copies, drop_near_duplicates
 from jobs.mining.encoders import encoder_entry
+from jobs.mining.examples import choose_examples
 from jobs.mining.features import InputShard, Samples, extract_features
 from jobs.mining.filters import apply_filters
+from jobs.mining.gallery import PictureSource
 from jobs.mining.mined import MinedPairs
 from jobs.mining.neighbours import local_scale, search_neighbours
 from jobs.mining.pairs import describe_pairs, write_index, write_pair_shards
-from jobs.mining.report import example_rows, write_report
+from jobs.mining.report import write_report
+from jobs.mining.report_numbers import ReportSource
 from jobs.mining.result import (
     MiningResult,
     count_all,
@@ -105,22 +108,34 @@ def _write(
     )
     used = {row for record in records for row in (record.target, *record.refs)}
     counts, drops = count_all(samples, records), drop_counts(samples)
+    names = sorted({"", *samples.reason})
+    shards = sorted(set(samples.shard))
+    report = ReportSource(
+        config=config,
+        input_hash=input_hash,
+        counts=counts,
+        drops=drops,
+        outcomes=[],
+        shard_names=[shard.rpartition("/")[2] for shard in shards],
+        shard=np.array([shards.index(shard) for shard in samples.shard]),
+        reason=np.array([names.index(reason) for reason in samples.reason]),
+        reason_names=names,
+        scores={},
+        ignored_members={},
+        mined=mined,
+    )
+    examples = choose_examples(mined, report.reason, names, drops, config.seed)
     with ImageSpool() as spool:
-        spool.fill(samples, sorted(used | example_rows(mined, config.seed)), config, progress)
-        shards = write_pair_shards(records, spool, config.shard_mib, output_uri, progress)
+        spool.fill(samples, sorted({*used, *examples.picture_rows(mined)}), config, progress)
+        pictures = PictureSource(
+            spool.get,
+            {row: samples.caption[row] for row in examples.picture_rows(mined)},
+            {row: samples.key[row] for row in examples.key_rows()},
+        )
+        shards_written = write_pair_shards(records, spool, config.shard_mib, output_uri, progress)
         write_index(records, storage.join_uri(output_uri, "index.parquet"))
         write_samples(samples, mined, used, storage.join_uri(output_uri, "samples.parquet"))
-        write_report(
-            storage.join_uri(output_uri, "report"),
-            samples=samples,
-            mined=mined,
-            captions=captions,
-            spool=spool,
-            counts=counts,
-            drops=drops,
-            config=config,
-            input_hash=input_hash,
-        )
+        write_report(storage.join_uri(output_uri, "report"), report, examples, pictures)
     content_hash = write_manifest(
         storage.join_uri(output_uri, "manifest.json"),
         config=config,
@@ -129,7 +144,7 @@ def _write(
         counts=counts,
         drops=drops,
         cut_threshold=mined.cut.threshold,
-        shards=shards,
+        shards=shards_written,
     )
     return locate_result(output_uri, counts, content_hash)
 

@@ -17,16 +17,17 @@ def summary_lines(report: Mapping[str, Any]) -> list[str]:
         f"{counts['images']:,} images read, {counts['images_kept']:,} kept, "
         f"{counts['images_used']:,} in pairs",
     ]
-    if precision is not None:
-        lines.append(
-            f"{100 * precision:.0f} % of the links are right by estimate, "
-            f"{100 * report['cut']['coverage']:.0f} % of the images keep a link"
-        )
+    lines.append(
+        f"{100 * precision:.1f} % of the links are right by estimate, "
+        f"{100 * report['cut']['coverage']:.1f} % of the images keep a link"
+    )
     drops = list(report["drops"].items())
     shown = [f"{DROP_TEXTS.get(reason, reason)}: {n:,}" for reason, n in drops[:_MAX_REASONS]]
     if shown:
         rest = sum(n for _, n in drops[_MAX_REASONS:])
-        lines.append(f"dropped: {'; '.join(shown)}" + (f"; other reasons: {rest:,}" if rest else ""))
+        lines.append(
+            f"dropped: {'; '.join(shown)}" + (f"; other reasons: {rest:,}" if rest else "")
+        )
     if report["input"]["num_damaged"]:
         damaged, shards = report["input"]["num_damaged"], report["input"]["num_shards"]
         lines.append(f"damaged: {damaged:,} of {shards:,} shards, see the report")
