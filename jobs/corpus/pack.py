@@ -7,11 +7,9 @@ each part becomes one shard.
 """
 
 import logging
-import multiprocessing
-import signal
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from itertools import chain
@@ -30,6 +28,7 @@ from jobs.corpus.pack_files import (
     write_finished,
 )
 from jobs.corpus.pack_part import PackedPart, PackTask, pack_part
+from jobs.corpus.pack_workers import pack_part_in_worker, worker_pool
 from jobs.corpus.picture_files import Item, PictureFile, state_digest, walk_pictures
 from jobs.corpus.picture_sample import PackConfig
 from jobs.progress import Progress
@@ -168,14 +167,12 @@ def _run(tasks: Iterator[PackTask], num_workers: int) -> Iterator[PackedPart]:
     if num_workers <= 1:
         yield from map(pack_part, tasks)
         return
-    # The folder is on this machine, so its processes do it, not those of a cluster.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(num_workers, context, initializer=_leave_interrupts)
+    pool = worker_pool(num_workers)
     waiting: deque[Future[PackedPart]] = deque()
     try:
         for task in chain(tasks, [None]):
             if task is not None:
-                waiting.append(pool.submit(pack_part, task))
+                waiting.append(pool.submit(pack_part_in_worker, task))
             while waiting and (task is None or len(waiting) > 2 * num_workers):
                 yield waiting.popleft().result()
     except BrokenProcessPool as error:
@@ -185,11 +182,6 @@ def _run(tasks: Iterator[PackTask], num_workers: int) -> Iterator[PackedPart]:
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _leave_interrupts() -> None:
-    """Let the parent decide on Ctrl-C: shards under way are finished."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _listed(counts: dict[str, int]) -> str:
