@@ -129,7 +129,7 @@ def _write(
         spool.fill(samples, sorted({*used, *examples.picture_rows(mined)}), config, progress)
         pictures = PictureSource(
             spool.get,
-            {row: samples.caption[row] for row in examples.picture_rows(mined)},
+            {row: _caption(samples, row, config).prompt for row in examples.picture_rows(mined)},
             {row: samples.key[row] for row in examples.key_rows()},
         )
         shards_written = write_pair_shards(records, spool, config.shard_mib, output_uri, progress)
