@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import ray
 
 from i2l_model.errors import InputError
+from jobs.storage import StorageError
 
 logger = logging.getLogger(__name__)
 
@@ -45,11 +46,11 @@ def ensure_ray(num_cpus: int = EMBEDDED_NUM_CPUS) -> None:
 
 @contextmanager
 def worker_errors(*kinds: type[Exception]) -> Iterator[None]:
-    """Raise a worker's own ``InputError``, or error of ``kinds``, without Ray's wrappers."""
+    """Raise a worker's own ``InputError``, ``StorageError`` or ``kinds`` without Ray's wrappers."""
     try:
         yield
     except Exception as error:
-        own = _find(error, (InputError, *kinds))
+        own = _find(error, (InputError, StorageError, *kinds))
         if own is None or own is error:
             raise
         raise own from error

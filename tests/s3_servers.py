@@ -109,5 +109,5 @@ def rclone(folder: Path) -> Iterator[S3Server]:
         yield S3Server("rclone", found[1])
     finally:
         killer.cancel()
-        process.terminate()
+        process.kill()  # a polite end waits ten seconds for open connections
         process.wait()

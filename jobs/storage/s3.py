@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
+import boto3.s3.transfer
 import botocore.exceptions
 
 from jobs.storage import s3_client
@@ -18,6 +19,10 @@ from jobs.storage.uris import missing, split_s3
 logger = logging.getLogger(__name__)
 
 READ_BUFFER_BYTES = 1 << 20
+_WHOLE_BYTES = 8 << 20  # larger files go up in parts of this size
+_IN_PARTS = boto3.s3.transfer.TransferConfig(
+    multipart_threshold=_WHOLE_BYTES, multipart_chunksize=_WHOLE_BYTES, max_concurrency=4
+)
 _KEYS_A_DELETE = 1000  # the protocol's limit
 
 
@@ -69,9 +74,14 @@ def open_write(uri: str | Path) -> Iterator[IO[bytes]]:
     bucket, key = split_s3(uri)
     with tempfile.TemporaryFile() as stream:
         yield stream
+        size = stream.seek(0, io.SEEK_END)
         stream.seek(0)
+        client = s3_client.client()
         with s3_errors(uri):
-            s3_client.client().upload_fileobj(stream, bucket, key)
+            if size <= _WHOLE_BYTES:
+                client.put_object(Bucket=bucket, Key=key, Body=stream)
+            else:
+                client.upload_fileobj(stream, bucket, key, Config=_IN_PARTS)
 
 
 def delete(uri: str | Path) -> None:

@@ -113,7 +113,7 @@ def _of_answer(uri: str | Path, error: botocore.exceptions.ClientError) -> Excep
         return InputError("uri", uri, f"was refused by the server ({_line(said)})", fix)
     if code in _ELSEWHERE:
         region = headers.get("x-amz-bucket-region") or answer.get("Error", {}).get("Region")
-        fix = f"set AWS_REGION={region or 'to its region'}" + ("" if region else " and endpoint")
+        fix = f"set AWS_REGION={region}" if region else "set AWS_REGION to its region"
         return InputError("uri", uri, f"lies in another region ({_line(said)})", fix)
     if code in _WANTS_PLAIN_BODY or _TRAILER.search(message):
         problem = f"is on a server that refuses checksum trailers ({_line(said)})"

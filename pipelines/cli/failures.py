@@ -2,6 +2,8 @@
 
 import errno
 import logging
+import os
+import re
 import sys
 import traceback
 
@@ -16,6 +18,9 @@ FAILED = 1
 BAD_INPUT = 2
 REFUSED = 3
 INTERRUPTED = 130
+
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_SAYS_FULL = re.compile("|".join(re.escape(os.strerror(code)) for code in _DISK_FULL))
 
 logger = logging.getLogger(__name__)
 
@@ -41,10 +46,9 @@ def report(error: BaseException, *, command: str, debug: bool, log_file: str | N
         if line:
             _print(f"error: {line}")
         return BAD_INPUT
-    if _is_disk_full(error):
-        _print(
-            f"error: the disk is full ({_one_line(error)}); free space, then run {command} again"
-        )
+    disk_full = _disk_full(error)
+    if disk_full:
+        _print(f"error: the disk is full ({disk_full}); free space, then run {command} again")
         return BAD_INPUT
     if isinstance(error, (KeyboardInterrupt, typer.Abort)):
         _print("interrupted; the same command continues where it stopped")
@@ -71,13 +75,32 @@ def _input_line(error: BaseException, command: str) -> str:
     return _one_line_text(str(error))
 
 
-def _is_disk_full(error: BaseException | None) -> bool:
-    """Whether a full disk is behind a failure; Ray and Dagster wrap what their workers raise."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
+def _disk_full(error: BaseException) -> str:
+    """What says that a disk is full, among the errors behind a failure; "" if nothing does.
+
+    Ray and Dagster wrap what their workers raise, and libraries that write without Python keep
+    the system's message but not its number.
+    """
+    for current in _behind(error):
+        if isinstance(current, OSError) and current.errno in _DISK_FULL:
+            return _one_line(current)
+    texts = [str(current) for current in _behind(error)]
+    lines = [line for text in reversed(texts) for line in text.splitlines()]
+    return next((_one_line_text(line) for line in reversed(lines) if _SAYS_FULL.search(line)), "")
+
+
+def _behind(error: BaseException) -> list[BaseException]:
+    """The error and all that it wraps, each once, outermost first."""
+    found: list[BaseException] = []
+    queue: list[object] = [error]
+    while queue:
+        current = queue.pop(0)
+        if isinstance(current, BaseException) and not any(current is other for other in found):
+            found.append(current)
+            queue += (getattr(current, "worker_failures", None) or {}).values()
+            wrapped = ("__cause__", "__context__", "cause", "_base_exc")
+            queue += [getattr(current, name, None) for name in wrapped]
+    return found
 
 
 def _hint(command: str, debug: bool, log_file: str | None) -> str:

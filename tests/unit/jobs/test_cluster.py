@@ -5,6 +5,7 @@ from ray.train.v2.api.exceptions import WorkerGroupError
 
 from i2l_model.errors import InputError
 from jobs.cluster import worker_errors
+from jobs.storage import StorageError
 
 BAD_INPUT = InputError("a", 1, "is bad", "change it")
 
@@ -38,6 +39,11 @@ def test_the_stand_in_of_ray_is_replaced_by_the_error_itself() -> None:
     assert isinstance(stand_in, InputError)
     assert raised(stand_in) is BAD_INPUT
     assert raised(WorkerGroupError("failed", {0: stand_in})) is BAD_INPUT
+
+
+def test_a_failing_server_is_named_without_wrappers() -> None:
+    failing = StorageError("s3://bucket/x failed after retries (503 SlowDown)")
+    assert raised(RayTaskError("f", "Traceback ...", failing).as_instanceof_cause()) is failing
 
 
 def test_other_failures_stay_as_they_are() -> None:

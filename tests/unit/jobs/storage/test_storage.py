@@ -1,36 +1,26 @@
 """One behaviour for paths and for S3."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from i2l_model.errors import InputError
 from jobs import storage
+from tests.s3_servers import S3Server
 
 
-@pytest.fixture(scope="module")
-def s3_bucket() -> Iterator[str]:
-    import boto3
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    _, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
-        patch.setenv("AWS_ACCESS_KEY_ID", "testing")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "testing-secret")
-        boto3.client("s3", region_name="us-east-1").create_bucket(Bucket="pictures")
-        yield "s3://pictures"
-    server.stop()
+@pytest.fixture
+def s3_bucket(moto_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
+    for name, value in moto_server.environment.items():
+        monkeypatch.setenv(name, value)
+    return moto_server.new_bucket()
 
 
 @pytest.fixture(params=["path", "file", "s3"])
 def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "s3":
         bucket = request.getfixturevalue("s3_bucket")
-        return f"{bucket}/{tmp_path.name}"
+        return f"{bucket}/root"
     folder = tmp_path / "with space"
     folder.mkdir()
     return folder.as_uri() if request.param == "file" else str(folder)
@@ -92,6 +82,39 @@ def test_folders_travel(root: str, tmp_path: Path) -> None:
     assert (target / "y.bin").read_bytes() == b"y"
     storage.delete(root)
     assert not storage.exists(storage.join_uri(root, "y.bin"))
+
+
+@pytest.mark.parametrize("name", ["a//b", "../b", "a/./b"])
+def test_objects_whose_names_are_no_file_names_stay_away(
+    s3_bucket: str, moto_server: S3Server, tmp_path: Path, name: str
+) -> None:
+    bucket = s3_bucket.removeprefix("s3://")
+    moto_server.client().put_object(Bucket=bucket, Key=f"folder/{name}", Body=b"x")
+    (uri,) = storage.list_files(f"{s3_bucket}/folder")
+    assert storage.read_bytes(uri) == b"x"
+    with pytest.raises(InputError, match="no file name"):
+        storage.download_folder(f"{s3_bucket}/folder", tmp_path / "deep" / "target")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folder_marks_are_no_files(s3_bucket: str, moto_server: S3Server) -> None:
+    bucket = s3_bucket.removeprefix("s3://")
+    moto_server.client().put_object(Bucket=bucket, Key="folder/", Body=b"")
+    moto_server.client().put_object(Bucket=bucket, Key="folder/x.tar", Body=b"x")
+    assert storage.list_files(s3_bucket) == [f"{s3_bucket}/folder/x.tar"]
+    storage.delete(f"{s3_bucket}/folder")
+    assert not storage.exists(f"{s3_bucket}/folder")
+
+
+def test_file_uris_may_hold_any_letter(tmp_path: Path) -> None:
+    for name in ("a b?c#d.tar", "100%.tar"):
+        path = tmp_path / name
+        storage.write_bytes(path.as_uri(), b"x")
+        assert path.read_bytes() == b"x"
+    assert storage.local_path(f"file://localhost{tmp_path}") == tmp_path
+    assert storage.local_path("file:///a?b#c") == Path("/a?b#c")
+    with pytest.raises(InputError, match="names the host"):
+        storage.local_path("file://elsewhere/x")
 
 
 def test_missing_things_are_input_errors(root: str) -> None:

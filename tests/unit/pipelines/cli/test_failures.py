@@ -2,6 +2,8 @@ import errno
 import os
 
 import pytest
+from ray.exceptions import RayTaskError
+from ray.train.v2.api.exceptions import WorkerGroupError
 
 from i2l_model.errors import InputError
 from pipelines.cli import failures
@@ -41,6 +43,28 @@ def test_a_full_disk_is_named_also_behind_other_errors(capsys: pytest.CaptureFix
     found = capsys.readouterr().err
     assert found.startswith("error: the disk is full (")
     assert found.endswith("free space, then run i2l mine again\n")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RayTaskError("f", "Traceback ...", OSError(errno.ENOSPC, "No space left on device")),
+        RayTaskError(
+            "f", "Traceback ...", OSError(errno.ENOSPC, "No space left on device")
+        ).as_instanceof_cause(),
+        WorkerGroupError("failed", {0: OSError(errno.EDQUOT, "Disk quota exceeded")}),
+        RuntimeError("trace\n  File x\nSafetensorError: No space left on device (os error 28)\n"),
+    ],
+)
+def test_a_full_disk_of_a_worker_is_named(
+    error: Exception, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert failures.report(error, command="i2l mine", debug=False, log_file=None) == 2
+    found = capsys.readouterr().err
+    assert found.startswith("error: the disk is full (")
+    assert "Traceback" not in found
+    assert "File x" not in found
+    assert found.count("\n") == 1
 
 
 def test_debug_adds_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
