@@ -63,8 +63,7 @@ class ReportSource:
 def summarise(source: ReportSource) -> dict[str, Any]:
     """The content of ``report.json``; see docs/mining.md for its fields."""
     uses = image_uses(source.mined)
-    return {
-        "schema": REPORT_SCHEMA,
+    numbers = {
         "counts": dict(source.counts),
         "input": _input(source),
         "steps": _steps(source),
@@ -77,9 +76,22 @@ def summarise(source: ReportSource) -> dict[str, Any]:
         "splits": _splits(source, uses),
         "diversity": _diversity(source, uses),
         "caps": _caps(source, uses),
+    }
+    return {
+        "schema": REPORT_SCHEMA,
+        **_rounded(numbers),
         "config": without_execution(source.config.model_dump(mode="json")),
         "config_hash": result_hash(source.config),
     }
+
+
+def _rounded(value: Any) -> Any:
+    """The same with floats of six decimals."""
+    if isinstance(value, dict):
+        return {name: _rounded(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_rounded(item) for item in value]
+    return round(value, 6) if isinstance(value, float) else value
 
 
 def image_uses(mined: MinedPairs) -> NDArray[np.int64]:

@@ -70,7 +70,7 @@ def run_mining(
     input_shards = list_shards(input_uri)
     _require_apart(input_uri, input_shards, output_uri)
 
-    inputs = _hash_inputs(input_shards)
+    inputs = _hash_inputs(input_shards, progress)
     input_hash = manifest_hash([{"sha256": i.sha256, "size": i.size} for i in inputs])
     finished = finished_result(output_uri, result_hash(config), input_hash)
     if finished is not None:
@@ -108,23 +108,8 @@ def _write(
     )
     used = {row for record in records for row in (record.target, *record.refs)}
     counts, drops = count_all(samples, records), drop_counts(samples)
-    names = sorted({"", *samples.reason})
-    shards = sorted(set(samples.shard))
-    report = ReportSource(
-        config=config,
-        input_hash=input_hash,
-        counts=counts,
-        drops=drops,
-        outcomes=[],
-        shard_names=[shard.rpartition("/")[2] for shard in shards],
-        shard=np.array([shards.index(shard) for shard in samples.shard]),
-        reason=np.array([names.index(reason) for reason in samples.reason]),
-        reason_names=names,
-        scores={},
-        ignored_members={},
-        mined=mined,
-    )
-    examples = choose_examples(mined, report.reason, names, drops, config.seed)
+    report = _report_source(samples, mined, counts, drops, config, input_hash)
+    examples = choose_examples(mined, report.reason, report.reason_names, drops, config.seed)
     with ImageSpool() as spool:
         spool.fill(samples, sorted({*used, *examples.picture_rows(mined)}), config, progress)
         pictures = PictureSource(
@@ -149,6 +134,32 @@ def _write(
     return locate_result(output_uri, counts, content_hash)
 
 
+def _report_source(
+    samples: Samples,
+    mined: MinedPairs,
+    counts: dict[str, int],
+    drops: dict[str, int],
+    config: MiningConfig,
+    input_hash: str,
+) -> ReportSource:
+    shards, shard = np.unique(np.array(samples.shard), return_inverse=True)
+    reasons, reason = np.unique(np.array(samples.reason), return_inverse=True)
+    return ReportSource(
+        config=config,
+        input_hash=input_hash,
+        counts=counts,
+        drops=drops,
+        outcomes=(),
+        shard_names=[uri.rpartition("/")[2] for uri in shards.tolist()],
+        shard=shard,
+        reason=reason,
+        reason_names=reasons.tolist(),
+        scores={},
+        ignored_members={},
+        mined=mined,
+    )
+
+
 def _require_apart(input_uri: str, input_shards: list[str], output_uri: str) -> None:
     """Raise if the output would be read as input, or pairs be written among the input."""
     if storage.is_inside(output_uri, input_uri):
@@ -160,11 +171,17 @@ def _require_apart(input_uri: str, input_shards: list[str], output_uri: str) -> 
             raise InputError("output", output_uri, problem, "choose another folder")
 
 
-def _hash_inputs(shards: list[str]) -> list[InputShard]:
+def _hash_inputs(shards: list[str], progress: Progress) -> list[InputShard]:
+    found = []
     with ThreadPoolExecutor(max_workers=4) as pool:
-        hashes = pool.map(file_hash, shards)
-        sizes = pool.map(storage.file_size, shards)
-        return [InputShard(*entry) for entry in zip(shards, hashes, sizes, strict=True)]
+        for shard in pool.map(_hash_input, shards):
+            found.append(shard)
+            progress.update("hash", len(found), len(shards))
+    return found
+
+
+def _hash_input(shard: str) -> InputShard:
+    return InputShard(shard, file_hash(shard), storage.file_size(shard))
 
 
 def _require_images(samples: Samples, input_uri: str) -> None:

@@ -40,7 +40,7 @@ i2l mine --input 's3://bucket/laion-*/{00000..00127}.tar' --output pairs
 
 i2l mine --input shards --output pairs --set mining.filters.min_aesthetic=5
 
-i2l mine --input shards --output pairs --set mining.style_encoder.name=csd --set mining.style_encoder.path=/models/csd
+i2l mine --input shards --output pairs --set 'mining.style_encoder={name: csd, path: /models/csd}'
 
 A threshold that changes, and shards that are added, decode and embed no image again.
 docs/mining.md is the guide.
