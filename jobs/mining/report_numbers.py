@@ -5,26 +5,32 @@ were searched, P pairs.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from jobs.mining.config import MiningConfig
-from jobs.mining.diversity import gini, pair_cosines, same_style_distance, style_vendi
 from jobs.mining.drop_reasons import DUPLICATES, SHARD_DAMAGE
 from jobs.mining.filters import FilterOutcome
 from jobs.mining.histogram import histogram, quantiles
 from jobs.mining.mined import MinedPairs
+from jobs.mining.pair_numbers import (
+    cap_numbers,
+    cut_numbers,
+    diversity_numbers,
+    image_uses,
+    link_numbers,
+    pair_numbers,
+    style_numbers,
+)
 from jobs.mining.result import result_hash
 from jobs.mining.split import SPLITS
 from jobs.provenance import without_execution
 
 REPORT_SCHEMA = "i2l.mining-report/2"
 _MAX_DAMAGED_SHARDS = 20
-_SAMPLED_REFS = 20_000
-_MAX_USES_SHOWN = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,26 +68,27 @@ class ReportSource:
 
 def summarise(source: ReportSource) -> dict[str, Any]:
     """The content of ``report.json``; see docs/mining.md for its fields."""
-    uses = image_uses(source.mined)
+    mined, config = source.mined, source.config
+    uses = image_uses(mined)
     numbers = {
         "counts": dict(source.counts),
         "input": _input(source),
         "steps": _steps(source),
         "drops": dict(source.drops),
         "scores": _scores(source),
-        "cut": _cut(source.mined),
-        "links": _links(source.mined),
-        "pairs": _pairs(source.mined),
-        "styles": _styles(source.mined),
+        "cut": cut_numbers(mined),
+        "links": link_numbers(mined),
+        "pairs": pair_numbers(mined),
+        "styles": style_numbers(mined),
         "splits": _splits(source, uses),
-        "diversity": _diversity(source, uses),
-        "caps": _caps(source, uses),
+        "diversity": diversity_numbers(mined, uses, config.seed),
+        "caps": cap_numbers(mined, uses, config.selection),
     }
     return {
         "schema": REPORT_SCHEMA,
         **_rounded(numbers),
-        "config": without_execution(source.config.model_dump(mode="json")),
-        "config_hash": result_hash(source.config),
+        "config": without_execution(config.model_dump(mode="json")),
+        "config_hash": result_hash(config),
     }
 
 
@@ -92,12 +99,6 @@ def _rounded(value: Any) -> Any:
     if isinstance(value, list):
         return [_rounded(item) for item in value]
     return round(value, 6) if isinstance(value, float) else value
-
-
-def image_uses(mined: MinedPairs) -> NDArray[np.int64]:
-    """(M,) pairs that use each image, as target or reference."""
-    images = (i for pair in mined.selection.pairs for i in (pair.target, *pair.refs))
-    return np.bincount(np.fromiter(images, dtype=np.int64), minlength=len(mined.rows))
 
 
 def _input(source: ReportSource) -> dict[str, Any]:
@@ -203,74 +204,6 @@ def _scores(source: ReportSource) -> dict[str, Any]:
     return found
 
 
-def _cut(mined: MinedPairs) -> dict[str, Any]:
-    cut, csls = mined.cut, mined.edges.csls
-    above = csls >= cut.threshold
-    chosen = next((point for point in cut.curve if point.threshold == cut.threshold), None)
-    return {
-        "threshold": cut.threshold if np.isfinite(cut.threshold) else None,
-        "transitivity": cut.transitivity,
-        "precision": cut.precision,
-        "coverage": chosen.coverage if chosen else 0.0,
-        "num_candidates": len(mined.edges),
-        "num_above": int(above.sum()),
-        "scores": histogram({"below": csls[~above], "above": csls[above]}).as_json(),
-        "curve": [
-            {
-                "threshold": point.threshold,
-                "num_links": point.num_edges,
-                "transitivity": point.transitivity,
-                "precision": point.precision,
-                "coverage": point.coverage,
-            }
-            for point in cut.curve
-        ],
-    }
-
-
-def _links(mined: MinedPairs) -> dict[str, Any]:
-    """Links inside styles, and how many of them may not become pairs."""
-    inside, left_out = len(mined.styles.edges), dict(mined.selection.left_out)
-    valid = inside - sum(left_out.values())
-    return {
-        "in_styles": inside,
-        "left_out": left_out,
-        "valid_share": valid / inside if inside else 0.0,
-    }
-
-
-def _pairs(mined: MinedPairs) -> dict[str, Any]:
-    pairs = mined.selection.pairs
-    style = np.fromiter((p.style_similarity for p in pairs), dtype=np.float32)
-    content = np.fromiter((p.content_similarity for p in pairs), dtype=np.float32)
-    num_refs = np.fromiter((len(p.refs) for p in pairs), dtype=np.int64)
-    return {
-        "refs_mean": float(num_refs.mean()) if len(num_refs) else 0.0,
-        "refs": np.bincount(num_refs)[1:].tolist(),
-        "content_ceiling": mined.selection.content_ceiling,
-        "style_similarity": _distribution(style),
-        "content_similarity": _distribution(content),
-    }
-
-
-def _distribution(values: NDArray[np.float32]) -> dict[str, Any]:
-    return {
-        "quantiles": quantiles(values),
-        "histogram": histogram({"pairs": values}).as_json(),
-    }
-
-
-def _styles(mined: MinedPairs) -> dict[str, Any]:
-    sizes = np.array([len(members) for members in mined.styles.members], dtype=np.int64)
-    return {
-        "num_found": len(sizes),
-        "with_pairs": len(mined.splits),
-        "median_size": float(np.median(sizes)) if len(sizes) else 0.0,
-        "largest": int(sizes.max(initial=0)),
-        "sizes": histogram({"styles": sizes}, num_bins=24, low=0.0).as_json(),
-    }
-
-
 def _splits(source: ReportSource, uses: NDArray[np.int64]) -> dict[str, Any]:
     """Styles, pairs and images of each split; an image's split is that of its style."""
     mined, counts = source.mined, source.counts
@@ -286,54 +219,3 @@ def _splits(source: ReportSource, uses: NDArray[np.int64]) -> dict[str, Any]:
         }
         for name, number in place.items()
     }
-
-
-def _diversity(source: ReportSource, uses: NDArray[np.int64]) -> dict[str, Any]:
-    mined, seed = source.mined, source.config.seed
-    members = mined.styles.members
-    shown = np.minimum(uses, _MAX_USES_SHOWN)
-    most = int(shown.max(initial=0))
-    return {
-        "image_use_gini": gini(uses),
-        "image_uses": histogram(
-            {"images": shown}, num_bins=most + 1, low=-0.5, high=most + 0.5
-        ).as_json(),
-        "content_distance": {
-            "pairs": _pair_distance(mined, seed),
-            "same_style": same_style_distance(mined.content, members, seed),
-        },
-        "vendi": asdict(style_vendi(mined.content, members, seed)),
-    }
-
-
-def _pair_distance(mined: MinedPairs, seed: int) -> float:
-    """Mean content distance (1 - cosine) of target and reference, over pairs drawn evenly."""
-    pairs = mined.selection.pairs
-    drawn = np.sort(np.random.default_rng(seed).permutation(len(pairs))[:_SAMPLED_REFS])
-    ends = [(pairs[n].target, ref) for n in drawn.tolist() for ref in pairs[n].refs]
-    if not ends:
-        return 0.0
-    first, second = np.array(ends, dtype=np.int64).T
-    return float(1 - pair_cosines(mined.content, first, second).mean())
-
-
-def _caps(source: ReportSource, uses: NDArray[np.int64]) -> list[dict[str, Any]]:
-    config, mined = source.config.selection, source.mined
-    styles = np.fromiter((pair.style for pair in mined.selection.pairs), dtype=np.int64)
-    pairs_of_style = np.bincount(styles, minlength=len(mined.names))
-    return [
-        {
-            "name": "pairs that use an image",
-            "limit": str(config.max_uses_per_image),
-            "num_reached": int((uses >= config.max_uses_per_image).sum()),
-            "num_all": int((uses > 0).sum()),
-            "unit": "images",
-        },
-        {
-            "name": "pairs of a style",
-            "limit": str(config.max_pairs_per_style),
-            "num_reached": int((pairs_of_style >= config.max_pairs_per_style).sum()),
-            "num_all": int((pairs_of_style > 0).sum()),
-            "unit": "styles",
-        },
-    ]
