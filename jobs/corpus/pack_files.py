@@ -72,6 +72,9 @@ def finished_pack(output_uri: str, config: PackConfig, state: str) -> PackResult
     if manifest is None or not same or manifest.get("config") != _settings(config):
         return None
     shards = tuple(PackedShard(**entry) for entry in manifest["shards"])
+    there = set(storage.list_files(output_uri, ".tar"))
+    if any(storage.join_uri(output_uri, shard.name) not in there for shard in shards):
+        return None
     return PackResult(output_uri, shards, manifest["drops"], manifest["examples"], reused=True)
 
 

@@ -246,6 +246,8 @@ def test_a_finished_pack_is_left_alone(folder: Path, tmp_path: Path) -> None:
     assert (first.reused, again.reused) == (False, True)
     assert again.shards == first.shards
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()} == before
+    (tmp_path / "out" / "pack-00000.tar").unlink()
+    assert not pack(folder, tmp_path / "out")[0].reused
     assert not pack(folder, tmp_path / "out", min_side=33)[0].reused
     (folder / "with text.txt").write_text("a wolf")
     changed, samples = pack(folder, tmp_path / "out", min_side=33)
