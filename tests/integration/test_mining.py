@@ -228,7 +228,8 @@ def test_bad_input_that_a_worker_finds_is_told_in_one_line(
 
     monkeypatch.setattr("jobs.mining.run.extract_features", extract_after_loss)
     assert run(["mine", "--input", str(source), "--output", str(tmp_path / "out")]) == 2
-    (line,) = capfd.readouterr().err.splitlines()
+    *progress, line = capfd.readouterr().err.splitlines()
+    assert all(line.startswith(("hash ", "embed ")) for line in progress)
     assert re.fullmatch(rf"error: \w+ \({shard}\) does not exist; .*", line)
 
 
