@@ -6,13 +6,10 @@ import os
 import shutil
 import struct
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 
-import boto3
 import numpy as np
 import pytest
-from moto.server import ThreadedMotoServer
 from PIL import Image
 
 from i2l_model.errors import InputError
@@ -22,6 +19,7 @@ from jobs.corpus.picture_files import LeftOut
 from jobs.corpus.picture_sample import PackConfig
 from jobs.progress import NullProgress
 from jobs.shards import read_shard
+from tests.s3_servers import S3Server
 
 
 def picture(path: Path, seed: int = 0, side: int = 40) -> Path:
@@ -298,21 +296,10 @@ def test_drops_by_the_walk_and_by_the_picture_are_counted_alike(
     assert len(samples) == 4
 
 
-@pytest.fixture
-def s3_bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    _, port = server.get_host_and_port()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing-secret")
-    boto3.client("s3", region_name="us-east-1").create_bucket(Bucket="pictures")
-    yield "pictures"
-    server.stop()
-
-
-def test_packs_to_s3_as_to_a_folder(noisy_folder: Path, tmp_path: Path, s3_bucket: str) -> None:
-    uri = f"s3://{s3_bucket}/packed"
+def test_packs_to_s3_as_to_a_folder(
+    noisy_folder: Path, tmp_path: Path, s3_server: S3Server
+) -> None:
+    uri = f"{s3_server.new_bucket()}/packed"
     config = PackConfig(shard_mib=1, num_workers=2)
     with pytest.raises(KeyboardInterrupt):
         run_pack(config, noisy_folder, uri, Interrupted())
