@@ -81,7 +81,7 @@ class RichProgress:
             TextColumn("{task.description:>12}"),
             BarColumn(bar_width=32),
             MofNCompleteColumn(),
-            TimeRemainingColumn(compact=True),
+            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
             TextColumn("[dim]{task.fields[note]}"),
             console=console or Console(stderr=True),
         )

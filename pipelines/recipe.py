@@ -8,7 +8,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from i2l_model.errors import InputError
-from jobs.corpus.pack import PackConfig
+from jobs.corpus.picture_sample import PackConfig
 from jobs.corpus.stylegrid import CorpusConfig
 from jobs.evaluation.config import EvaluationConfig, GateConfig
 from jobs.mining.config import MiningConfig

@@ -15,8 +15,8 @@ from torch.nn import functional as F
 from i2l_model.encoder import EncoderConfig, ReferenceEncoder
 from jobs.backbone.dataset import RenderedImages
 from jobs.backbone.fitting import FitConfig, fit
-from jobs.mining.perception import oklab
 from jobs.mining.filter_bank import filter_bank
+from jobs.mining.perception import oklab
 from jobs.progress import Progress
 
 ENCODER_FIT = FitConfig(

@@ -33,7 +33,10 @@ _ROWS = 1024  # of neighbour lists that are compared at a time
 _EDGES = 1 << 16  # whose neighbourhoods are compared at a time
 # Closed share of two-step paths → share of links inside one style, on five labelled grids with
 # 1, 3, 8, 10 and 12 images a style, before support and density remove more of the wrong ones.
-_PRECISION = ((0.45, 0.60, 0.70, 0.76, 0.80, 0.85, 0.90), (0.0, 0.30, 0.58, 0.85, 0.90, 0.955, 0.995))
+_PRECISION = (
+    (0.45, 0.60, 0.70, 0.76, 0.80, 0.85, 0.90),
+    (0.0, 0.30, 0.58, 0.85, 0.90, 0.955, 0.995),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +111,9 @@ def candidate_edges(
 ) -> Edges:
     """Pairs in each other's neighbour lists with a cosine of at least ``min_similarity``."""
     M = len(neighbours.index)
-    parts = [
-        _mutual(neighbours, scale, min_similarity, start) for start in range(0, M, _ROWS)
-    ] or [_no_edges()]
+    parts = [_mutual(neighbours, scale, min_similarity, start) for start in range(0, M, _ROWS)] or [
+        _no_edges()
+    ]
     return Edges(
         np.concatenate([part.first for part in parts]),
         np.concatenate([part.second for part in parts]),

@@ -14,12 +14,15 @@ from jobs.mining.config import MiningConfig
 from jobs.mining.cut import Cut, candidate_edges, choose_cut
 from jobs.mining.dedup import drop_copies, drop_near_duplicates
 from jobs.mining.encoders import encoder_entry
+from jobs.mining.examples import choose_examples
 from jobs.mining.features import InputShard, Samples, extract_features
 from jobs.mining.filters import apply_filters
+from jobs.mining.gallery import PictureSource
 from jobs.mining.mined import MinedPairs
 from jobs.mining.neighbours import local_scale, search_neighbours
 from jobs.mining.pairs import describe_pairs, write_index, write_pair_shards
-from jobs.mining.report import example_rows, write_report
+from jobs.mining.report import write_report
+from jobs.mining.report_numbers import ReportSource
 from jobs.mining.result import (
     MiningResult,
     count_all,
@@ -67,7 +70,7 @@ def run_mining(
     input_shards = list_shards(input_uri)
     _require_apart(input_uri, input_shards, output_uri)
 
-    inputs = _hash_inputs(input_shards)
+    inputs = _hash_inputs(input_shards, progress)
     input_hash = manifest_hash([{"sha256": i.sha256, "size": i.size} for i in inputs])
     finished = finished_result(output_uri, result_hash(config), input_hash)
     if finished is not None:
@@ -105,22 +108,19 @@ def _write(
     )
     used = {row for record in records for row in (record.target, *record.refs)}
     counts, drops = count_all(samples, records), drop_counts(samples)
+    report = _report_source(samples, mined, counts, drops, config, input_hash)
+    examples = choose_examples(mined, report.reason, report.reason_names, drops, config.seed)
     with ImageSpool() as spool:
-        spool.fill(samples, sorted(used | example_rows(mined, config.seed)), config, progress)
-        shards = write_pair_shards(records, spool, config.shard_mib, output_uri, progress)
+        spool.fill(samples, sorted({*used, *examples.picture_rows(mined)}), config, progress)
+        pictures = PictureSource(
+            spool.get,
+            {row: _caption(samples, row, config).prompt for row in examples.picture_rows(mined)},
+            {row: samples.key[row] for row in examples.key_rows()},
+        )
+        shards_written = write_pair_shards(records, spool, config.shard_mib, output_uri, progress)
         write_index(records, storage.join_uri(output_uri, "index.parquet"))
         write_samples(samples, mined, used, storage.join_uri(output_uri, "samples.parquet"))
-        write_report(
-            storage.join_uri(output_uri, "report"),
-            samples=samples,
-            mined=mined,
-            captions=captions,
-            spool=spool,
-            counts=counts,
-            drops=drops,
-            config=config,
-            input_hash=input_hash,
-        )
+        write_report(storage.join_uri(output_uri, "report"), report, examples, pictures)
     content_hash = write_manifest(
         storage.join_uri(output_uri, "manifest.json"),
         config=config,
@@ -129,9 +129,35 @@ def _write(
         counts=counts,
         drops=drops,
         cut_threshold=mined.cut.threshold,
-        shards=shards,
+        shards=shards_written,
     )
     return locate_result(output_uri, counts, content_hash)
+
+
+def _report_source(
+    samples: Samples,
+    mined: MinedPairs,
+    counts: dict[str, int],
+    drops: dict[str, int],
+    config: MiningConfig,
+    input_hash: str,
+) -> ReportSource:
+    shards, shard = np.unique(np.array(samples.shard), return_inverse=True)
+    reasons, reason = np.unique(np.array(samples.reason), return_inverse=True)
+    return ReportSource(
+        config=config,
+        input_hash=input_hash,
+        counts=counts,
+        drops=drops,
+        outcomes=(),
+        shard_names=[uri.rpartition("/")[2] for uri in shards.tolist()],
+        shard=shard,
+        reason=reason,
+        reason_names=reasons.tolist(),
+        scores={},
+        ignored_members={},
+        mined=mined,
+    )
 
 
 def _require_apart(input_uri: str, input_shards: list[str], output_uri: str) -> None:
@@ -145,11 +171,17 @@ def _require_apart(input_uri: str, input_shards: list[str], output_uri: str) -> 
             raise InputError("output", output_uri, problem, "choose another folder")
 
 
-def _hash_inputs(shards: list[str]) -> list[InputShard]:
+def _hash_inputs(shards: list[str], progress: Progress) -> list[InputShard]:
+    found = []
     with ThreadPoolExecutor(max_workers=4) as pool:
-        hashes = pool.map(file_hash, shards)
-        sizes = pool.map(storage.file_size, shards)
-        return [InputShard(*entry) for entry in zip(shards, hashes, sizes, strict=True)]
+        for shard in pool.map(_hash_input, shards):
+            found.append(shard)
+            progress.update("hash", len(found), len(shards))
+    return found
+
+
+def _hash_input(shard: str) -> InputShard:
+    return InputShard(shard, file_hash(shard), storage.file_size(shard))
 
 
 def _require_images(samples: Samples, input_uri: str) -> None:
@@ -167,9 +199,9 @@ def _require_trust(cut: Cut, num_candidates: int, config: MiningConfig) -> None:
     if not cut.trusted:
         raise InputError(
             "input",
-            f"{num_candidates} candidate links, {cut.transitivity:.0%} of two-step paths closed",
-            f"shows no styles that repeat ({config.cut.min_transitivity:.0%} needed)",
-            "give at least three images of each style, or lower mining.cut.min_transitivity",
+            f"{num_candidates} candidate links, {cut.precision:.0%} estimated to be right",
+            f"shows no styles that repeat ({config.cut.min_precision:.0%} needed)",
+            "give at least three images of each style, or lower mining.cut.min_precision",
         )
 
 

@@ -21,9 +21,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from jobs import storage
+from jobs.mining.colour import colour_histogram
 from jobs.mining.encoders import load_encoder
 from jobs.mining.perception import oklab, squared
-from jobs.mining.colour import colour_histogram
 from jobs.shards import list_shards, read_shard
 
 

@@ -11,7 +11,6 @@ from itertools import islice
 from typing import Any
 
 import ray.data
-from PIL import Image
 
 from i2l_model.images import decode_image, encode_jpeg
 from jobs.mining.config import MiningConfig
@@ -61,12 +60,6 @@ class ImageSpool:
         offset, size = self._places[row]
         self._file.seek(offset)
         return self._file.read(size)
-
-    def thumbnail(self, row: int, side: int) -> bytes:
-        """JPEG bytes of one image, scaled to fit ``side`` pixels."""
-        image = Image.open(io.BytesIO(self.get(row)))
-        image.thumbnail((side, side), Image.Resampling.LANCZOS)
-        return encode_jpeg(image, quality=85)
 
 
 def _compressed(

@@ -1,7 +1,7 @@
 """Which shards an input means: a folder, one tar, or a pattern."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from fnmatch import fnmatchcase
 
 from i2l_model.errors import InputError
@@ -46,11 +46,18 @@ def has_shards(folder_uri: str) -> bool:
     return storage.exists(folder_uri) and bool(storage.list_files(folder_uri, ".tar"))
 
 
-def remove_shards(folder_uri: str, prefix: str) -> None:
-    """Remove what a ``ShardWriter`` of this prefix left in the folder; all other files stay."""
+def remove_shards(folder_uri: str, prefix: str, keep: Container[str] = ()) -> None:
+    """Remove what a ``ShardWriter`` of this prefix left in the folder; all other files stay.
+
+    Args:
+        folder_uri: The folder.
+        prefix: The writer's.
+        keep: Names of shards that stay.
+    """
     root = storage.absolute_uri(folder_uri)
     for uri in storage.list_files(root, ".tar") if storage.exists(root) else ():
-        if re.fullmatch(rf"{re.escape(prefix)}-\d{{5,}}\.tar", uri[len(root) :].lstrip("/")):
+        name = uri[len(root) :].lstrip("/")
+        if re.fullmatch(rf"{re.escape(prefix)}-\d{{5,}}\.tar", name) and name not in keep:
             storage.delete(uri)
 
 

@@ -28,13 +28,15 @@ class ShardInfo:
 class ShardWriter:
     """Writes samples into ``<folder>/<prefix>-00000.tar`` and on; equal samples, equal bytes.
 
-    A shard is closed before it would pass ``max_bytes`` and only then appears under its name.
-    Use it as a context manager; after the block, ``shards`` lists what was written.
+    The numbers begin with ``first_number``. A shard is closed before it would pass ``max_bytes``
+    and only then appears under its name. Use it as a context manager; after the block, ``shards``
+    lists what was written.
     """
 
     folder_uri: str
     prefix: str = "shard"
     max_bytes: int = 256 << 20
+    first_number: int = 0
     shards: list[ShardInfo] = field(default_factory=list)
     _stack: ExitStack = field(default_factory=ExitStack, repr=False)
     _sink: "_HashingSink | None" = field(default=None, repr=False)
@@ -59,7 +61,8 @@ class ShardWriter:
         return self._uri()
 
     def _uri(self) -> str:
-        return storage.join_uri(self.folder_uri, f"{self.prefix}-{len(self.shards):05d}.tar")
+        number = self.first_number + len(self.shards)
+        return storage.join_uri(self.folder_uri, f"{self.prefix}-{number:05d}.tar")
 
     def _finish_shard(self) -> None:
         assert self._sink is not None

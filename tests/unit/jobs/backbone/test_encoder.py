@@ -7,8 +7,8 @@ import torch
 from i2l_model.encoder import EncoderConfig, ReferenceEncoder
 from jobs.backbone.dataset import RenderedImages
 from jobs.backbone.encoder import ENCODER_FIT, local_descriptors, save_encoder, train_encoder
-from jobs.mining.perception import SIDE
 from jobs.mining.filter_bank import NUM_ORIENTATIONS, SCALES
+from jobs.mining.perception import SIDE
 from jobs.progress import NullProgress
 
 NUM_FILTERS = len(SCALES) * NUM_ORIENTATIONS

@@ -1,6 +1,11 @@
 """A folder of pictures as shards: captions from where they are, drops by reason, equal bytes."""
 
+import hashlib
 import json
+import os
+import shutil
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +13,13 @@ import pytest
 from PIL import Image
 
 from i2l_model.errors import InputError
-from jobs.corpus.pack import PackConfig, caption_of_name, run_pack
+from jobs import storage
+from jobs.corpus.pack import _parts, run_pack
+from jobs.corpus.picture_files import LeftOut
+from jobs.corpus.picture_sample import PackConfig
 from jobs.progress import NullProgress
 from jobs.shards import read_shard
+from tests.s3_servers import S3Server
 
 
 def picture(path: Path, seed: int = 0, side: int = 40) -> Path:
@@ -33,8 +42,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 def pack(folder: Path, output: Path, **settings: object):
-    result = run_pack(PackConfig(**settings), folder, str(output), NullProgress())
-    samples = [s for shard in result.shards for s in read_shard(shard.uri)]
+    config = PackConfig(**{"num_workers": 1, **settings})
+    result = run_pack(config, folder, str(output), NullProgress())
+    samples = [s for shard in result.shards for s in read_shard(f"{output}/{shard.name}")]
     return result, {s.key: s.members for s in samples}
 
 
@@ -49,14 +59,23 @@ def test_captions_come_from_text_json_or_name(folder: Path, tmp_path: Path) -> N
     }
     assert result.num_images == 4
     assert result.drops == {}
-    meta = json.loads(samples["sub/a"]["json"])
-    assert meta == {"caption": "a boat", "licence": "CC0-1.0", "file_name": "sub/a.jpg"}
+    stored = samples["sub/a"]["jpg"]
+    assert json.loads(samples["sub/a"]["json"]) == {
+        "caption": "a boat",
+        "licence": "CC0-1.0",
+        "file_name": "sub/a.jpg",
+        "width": 40,
+        "height": 40,
+        "sha256": hashlib.sha256(stored).hexdigest(),
+    }
 
 
 def test_known_formats_stay_and_others_become_png(folder: Path, tmp_path: Path) -> None:
+    picture(folder / "flat.bmp", 4)
     _, samples = pack(folder, tmp_path / "out")
     assert samples["sub/a"]["jpg"] == (folder / "sub" / "a.jpg").read_bytes()
-    assert samples["red_house-02_2"]["png"].startswith(b"\x89PNG")
+    assert samples["red_house-02_2"]["webp"] == (folder / "red_house-02.webp").read_bytes()
+    assert samples["flat"]["png"].startswith(b"\x89PNG")
 
 
 def test_packing_twice_gives_the_same_bytes(folder: Path, tmp_path: Path) -> None:
@@ -131,6 +150,7 @@ def test_packing_again_replaces_the_shards_and_nothing_else(folder: Path, tmp_pa
     assert {path for path in output.rglob("*") if path.is_file()} == {
         *others,
         output / "pack.json",
+        output / "run.json",
         output / "pack-00000.tar",
     }
     assert result.num_images == 4
@@ -163,9 +183,134 @@ def test_shards_of_another_folder_are_not_replaced(
         pack(folder, output)
 
 
-@pytest.mark.parametrize(
-    ("stem", "caption"),
-    [("RedFox_02", "red fox"), ("IMG_1234", ""), ("a", ""), ("ein-großer Baum", "ein großer baum")],
-)
-def test_captions_of_names(stem: str, caption: str) -> None:
-    assert caption_of_name(stem) == caption
+def tree(folder: Path, without: str = "run.json") -> dict[str, bytes]:
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != without)
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+@pytest.fixture
+def noisy_folder(folder: Path) -> Path:
+    """Enough for several shards of 1 MiB, some pictures unusable."""
+    for number in range(5):
+        picture(folder / "noise" / f"cloud {number}.png", number, side=640)
+    (folder / "noise" / "cloud 1.jpg").write_bytes(b"no jpeg")
+    return folder
+
+
+class Interrupted(NullProgress):
+    """Interrupts the job after its first shard."""
+
+    def update(self, stage: str, done: int, total: int | None = None, note: str = "") -> None:
+        if stage == "pack":
+            raise KeyboardInterrupt
+
+
+def test_the_number_of_workers_changes_no_byte(noisy_folder: Path, tmp_path: Path) -> None:
+    for number in (1, 2, 3):
+        result, _ = pack(noisy_folder, tmp_path / str(number), shard_mib=1, num_workers=number)
+        assert (result.num_images, result.drops) == (9, {"corrupt_image": 1})
+    assert len(tree(tmp_path / "1")) > 3
+    assert tree(tmp_path / "1") == tree(tmp_path / "2") == tree(tmp_path / "3")
+
+
+def test_a_pack_that_was_killed_goes_on(noisy_folder: Path, tmp_path: Path) -> None:
+    config = PackConfig(shard_mib=1, num_workers=1)
+    with pytest.raises(KeyboardInterrupt):
+        run_pack(config, noisy_folder, str(tmp_path / "out"), Interrupted())
+    assert not (tmp_path / "out" / "pack.json").exists()
+    first = tmp_path / "out" / "pack-00000.tar"
+    written = first.stat().st_ino
+    pack(noisy_folder, tmp_path / "out", shard_mib=1)
+    pack(noisy_folder, tmp_path / "whole", shard_mib=1)
+    assert tree(tmp_path / "out") == tree(tmp_path / "whole")
+    assert first.stat().st_ino == written
+
+
+def test_a_killed_repack_leaves_no_old_marker(noisy_folder: Path, tmp_path: Path) -> None:
+    pack(noisy_folder, tmp_path / "out", shard_mib=1)
+    picture(noisy_folder / "a new one.png", 9)
+    config = PackConfig(shard_mib=1, num_workers=1)
+    with pytest.raises(KeyboardInterrupt):
+        run_pack(config, noisy_folder, str(tmp_path / "out"), Interrupted())
+    assert not (tmp_path / "out" / "pack.json").exists()
+    result, _ = pack(noisy_folder, tmp_path / "out", shard_mib=1)
+    assert (result.num_images, result.reused) == (10, False)
+
+
+def test_a_finished_pack_is_left_alone(folder: Path, tmp_path: Path) -> None:
+    first, _ = pack(folder, tmp_path / "out")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
+    again, _ = pack(folder, tmp_path / "out", num_workers=2)
+    assert (first.reused, again.reused) == (False, True)
+    assert again.shards == first.shards
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()} == before
+    (tmp_path / "out" / "pack-00000.tar").unlink()
+    assert not pack(folder, tmp_path / "out")[0].reused
+    assert not pack(folder, tmp_path / "out", min_side=33)[0].reused
+    (folder / "with text.txt").write_text("a wolf")
+    changed, samples = pack(folder, tmp_path / "out", min_side=33)
+    assert not changed.reused
+    assert samples["with_text"]["txt"] == b"a wolf"
+
+
+def test_places_do_not_show_in_the_manifest(folder: Path, tmp_path: Path) -> None:
+    pack(folder, tmp_path / "a")
+    moved = tmp_path / "moved"
+    shutil.copytree(folder, moved, copy_function=shutil.copyfile)
+    pack(moved, tmp_path / "b")
+    assert tree(tmp_path / "a") == tree(tmp_path / "b")
+    assert str(folder) in (tmp_path / "a" / "run.json").read_text()
+
+
+def test_first_folders_are_sources_when_asked(folder: Path, tmp_path: Path) -> None:
+    _, plain = pack(folder, tmp_path / "a")
+    _, named = pack(folder, tmp_path / "b", source_from_folder=True)
+    assert "source" not in json.loads(plain["sub/a"]["json"])
+    assert json.loads(named["sub/a"]["json"])["source"] == "sub"
+    assert "source" not in json.loads(named["with_text"]["json"])
+
+
+def test_drops_by_the_walk_and_by_the_picture_are_counted_alike(
+    folder: Path, tmp_path: Path
+) -> None:
+    (folder / "link fox.png").symlink_to(folder / "with text.png")
+    os.mkfifo(folder / "pipe.png")
+    bomb = picture(folder / "bomb.png", 5)
+    data = bytearray(bomb.read_bytes())
+    data[16:24] = struct.pack(">II", 20_000, 10_000)
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    bomb.write_bytes(data)
+    picture(folder / "huge text.png", 6).with_suffix(".txt").write_text("a " * (1 << 20))
+    picture(folder / "nan.png", 6).with_suffix(".json").write_text('{"score": NaN}')
+    frames = [Image.new("RGB", (40, 40), colour) for colour in ("red", "blue")]
+    frames[0].save(folder / "moving.gif", save_all=True, append_images=frames[1:])
+    result, samples = pack(folder, tmp_path / "out")
+    assert result.drops == {
+        "animated": 1,
+        "bad_sidecar": 2,
+        "link": 1,
+        "not_a_file": 1,
+        "too_many_pixels": 1,
+    }
+    assert result.examples["link"] == ["link fox.png"]
+    assert len(samples) == 4
+
+
+def test_packs_to_s3_as_to_a_folder(
+    noisy_folder: Path, tmp_path: Path, s3_server: S3Server
+) -> None:
+    uri = f"{s3_server.new_bucket()}/packed"
+    config = PackConfig(shard_mib=1, num_workers=2)
+    with pytest.raises(KeyboardInterrupt):
+        run_pack(config, noisy_folder, uri, Interrupted())
+    run_pack(config, noisy_folder, uri, NullProgress())
+    assert run_pack(config, noisy_folder, uri, NullProgress()).reused
+    pack(noisy_folder, tmp_path / "out", shard_mib=1)
+    storage.download_folder(uri, tmp_path / "copy")
+    assert tree(tmp_path / "copy") == tree(tmp_path / "out")
+    assert not storage.exists(f"{uri}/.pack")
+
+
+def test_a_full_list_of_parts_is_cut_by_size() -> None:
+    items = [LeftOut("x/", "link")] * 1000
+    assert [len(part) for part in _parts(items, PackConfig(shard_mib=1))] == [256, 256, 256, 232]

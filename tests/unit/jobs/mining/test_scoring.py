@@ -5,7 +5,7 @@ import pytest
 
 from jobs.corpus.render import render
 from jobs.corpus.styles import sample_style
-from jobs.mining.report import gini
+from jobs.mining.diversity import gini
 from jobs.mining.scoring import Label, baseline_scores, score_pairs
 
 LABELS = {
