@@ -8,7 +8,7 @@ and any two of varying palette, differ visibly in at least ``_MIN_DIFFERENCES`` 
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from jobs.corpus.styles import (
     BACKGROUNDS,
     MEDIA,
+    RGB,
     SHADINGS,
     TEXTURES,
     Style,
@@ -91,7 +92,7 @@ class GridStyle:
         """The appearance of one image."""
         if self.group != "varying_palette":
             return self.style
-        return dataclasses.replace(self.style, **sample_palette(rng))
+        return _coloured(self.style, sample_palette(rng))
 
 
 def sample_grid_styles(
@@ -111,7 +112,7 @@ def sample_grid_styles(
                 family = []
             style = _apart_from(family, style_id, config, rng)
             if family:
-                style = dataclasses.replace(style, **_palette_of(family[0]))
+                style = _coloured(style, _palette_of(family[0]))
             family.append(style)
             styles.append(GridStyle(style, "shared_palette", number // config.family_size))
         elif number < num_shared + num_varying:
@@ -125,7 +126,7 @@ def sample_grid_styles(
 
 def visible_differences(first: Style, second: Style) -> int:
     """Number of features beside colour that tell two styles apart at a glance."""
-    differences = sum(getattr(first, kind) != getattr(second, kind) for kind in _KINDS)
+    differences = sum(bool(getattr(first, kind) != getattr(second, kind)) for kind in _KINDS)
     differences += (first.outline_width > 0) != (second.outline_width > 0)
     differences += (first.grain_strength > 0) != (second.grain_strength > 0)
     return differences
@@ -164,6 +165,11 @@ def _pronounced(style: Style) -> Style:
     return dataclasses.replace(style, **raised)
 
 
-def _palette_of(style: Style) -> dict[str, tuple[float, float, float]]:
+def _coloured(style: Style, palette: dict[str, RGB]) -> Style:
+    changes: dict[str, Any] = dict(palette)
+    return dataclasses.replace(style, **changes)
+
+
+def _palette_of(style: Style) -> dict[str, RGB]:
     names = ("background", "background_2", "primary", "secondary", "accent", "outline")
     return {name: getattr(style, name) for name in names}

@@ -215,7 +215,7 @@ def _two_step_paths(
 def _graph_around(
     edges: Edges, centres: NDArray[np.int64], num_images: int
 ) -> tuple[sparse.csr_array, float]:
-    """Scores, shifted to be positive, of all links among centres and their neighbours; the shift."""
+    """Scores of all links among centres and their neighbours, made positive; the least one."""
     near = np.zeros(num_images, dtype=bool)
     near[centres] = True
     touching = near[edges.first] | near[edges.second]

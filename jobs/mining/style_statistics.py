@@ -193,4 +193,5 @@ def _periods(lightness: Float) -> Float:
         power = float(profile @ profile)
         if power > 1e-8:
             total += [profile[k:] @ profile[:-k] / power for k in range(1, MAX_PERIOD + 1)]
-    return total / 2
+    halved: Float = (total / 2).astype(np.float32)
+    return halved
