@@ -8,6 +8,7 @@ Definitions:
     image_recall: share of images, among those styles, that are the target or a reference of at
         least one correct pair.
     same_content: share of pairs in which a reference has the target's true content.
+    near_duplicate: share of pairs in which a reference is a copy of the target.
     split_leak: share of true styles with pairs whose correct pairs lie in more than one split.
 """
 
@@ -29,10 +30,17 @@ from jobs.shards import list_shards, read_shard
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """The truth about one image."""
+    """The truth about one image.
+
+    Attributes:
+        style: Its style.
+        content: What it shows.
+        picture: The same for copies of one picture; "" for one without copies.
+    """
 
     style: str
     content: str
+    picture: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,16 +53,18 @@ class PairScores:
     style_recall: float
     image_recall: float
     same_content: float
+    near_duplicate: float
     split_leak: float
 
 
 def read_labels(input_uri: str) -> dict[str, Label]:
-    """Key → label of every sample with "style_id" and "content_id" in its JSON."""
+    """Key → label of every sample, from "style_id", "content_id" and "picture_id" in its JSON."""
     labels: dict[str, Label] = {}
     for shard in list_shards(input_uri):
         for sample in read_shard(shard):
             meta = json.loads(sample.members["json"])
-            labels[sample.key] = Label(str(meta["style_id"]), str(meta["content_id"]))
+            style, content = str(meta["style_id"]), str(meta["content_id"])
+            labels[sample.key] = Label(style, content, str(meta.get("picture_id", "")))
     return labels
 
 
@@ -68,7 +78,7 @@ def read_index(index_uri: str) -> list[dict[str, Any]]:
 def score_pairs(rows: Iterable[Mapping[str, Any]], labels: Mapping[str, Label]) -> PairScores:
     """Score index rows (at least ``target_key`` and ``ref_keys``) against ``labels``."""
     rows = list(rows)
-    correct_refs, num_refs, same_content, correct = 0, 0, 0, 0
+    correct_refs, num_refs, same_content, copies, correct = 0, 0, 0, 0, 0
     styles_in: dict[str, set[str]] = {}
     images: set[str] = set()
     for row in rows:
@@ -76,6 +86,7 @@ def score_pairs(rows: Iterable[Mapping[str, Any]], labels: Mapping[str, Label]) 
         hits = [ref.style == target.style for ref in refs]
         num_refs, correct_refs = num_refs + len(hits), correct_refs + sum(hits)
         same_content += any(ref.content == target.content for ref in refs)
+        copies += any(ref.picture == target.picture != "" for ref in refs)
         if all(hits):
             correct += 1
             styles_in.setdefault(target.style, set()).add(str(row.get("split", "")))
@@ -89,6 +100,7 @@ def score_pairs(rows: Iterable[Mapping[str, Any]], labels: Mapping[str, Label]) 
         style_recall=len(pairable & set(styles_in)) / max(len(pairable), 1),
         image_recall=len(images) / max(num_images, 1),
         same_content=same_content / max(len(rows), 1),
+        near_duplicate=copies / max(len(rows), 1),
         split_leak=sum(len(s) > 1 for s in styles_in.values()) / max(len(styles_in), 1),
     )
 
@@ -106,23 +118,42 @@ def baseline_scores(
     labels: Mapping[str, Label],
     *,
     num_refs: int = 4,
-    seed: int = 0,
 ) -> dict[str, PairScores]:
-    """Pairs from simpler rules on the same images: every image with its nearest ``num_refs``.
+    """Scores of ``baseline_pairs``."""
+    pairs = baseline_pairs(images, keys, num_refs=num_refs)
+    return {name: score_pairs(rows, labels) for name, rows in pairs.items()}
+
+
+def baseline_pairs(
+    images: Sequence[NDArray[np.uint8]], keys: Sequence[str], *, num_refs: int = 4, seed: int = 0
+) -> dict[str, list[dict[str, Any]]]:
+    """Pairs by simpler rules on the same images: each image with its nearest ``num_refs``.
+
+    "random"; "colour histogram" (OKLab, of the whole image); "style only", the miner's style
+    encoder without cut, content rules or components; "CLIP-like", one vector for what is shown and
+    how, as an image embedding of CLIP is. No CLIP weights are used: it is the miner's style vector
+    beside its content vector, which reads no caption here, with equal weights.
+
+    Args:
+        images: (h, w, 3) uint8 sRGB.
+        keys: Their keys.
+        num_refs: References of a pair.
+        seed: Of "random".
 
     Returns:
-        Scores of "random", "colour histogram" (whole-image OKLab histogram) and "style only" (the
-        miner's style encoder without cut, content rules or components).
+        Rule → rows as of the index.
     """
     lab = oklab(np.stack([squared(image) for image in images]))
-    histogram = np.sqrt(colour_histogram(lab, np.ones(lab.shape[:3], dtype=np.float32)))
-    style = load_encoder("offline-style")(images, [""] * len(images))
-    noise = np.random.default_rng(seed).normal(size=(len(images), 32)).astype(np.float32)
-    vectors = {"random": noise, "colour histogram": histogram, "style only": style}
-    return {
-        name: score_pairs(_nearest_pairs(rows, keys, num_refs), labels)
-        for name, rows in vectors.items()
+    no_captions = [""] * len(images)
+    style = load_encoder("offline-style")(images, no_captions)
+    content = load_encoder("offline-content")(images, no_captions)
+    vectors = {
+        "random": np.random.default_rng(seed).normal(size=(len(images), 32)).astype(np.float32),
+        "colour histogram": np.sqrt(colour_histogram(lab, np.ones(lab.shape[:3], np.float32))),
+        "CLIP-like": np.concatenate([content, style], axis=1),
+        "style only": style,
     }
+    return {name: _nearest_pairs(rows, keys, num_refs) for name, rows in vectors.items()}
 
 
 def _nearest_pairs(
