@@ -60,10 +60,16 @@ def find_styles(
         if 2 * len(inside) >= config.min_density * possible * len(members):
             dense.append(members)
         else:
-            tighter = inside.where(inside.csls > np.quantile(inside.csls, _TIGHTER))
-            waiting.extend(_components(tighter))
+            waiting.extend(_components(_tightened(inside)))
     dense.sort(key=lambda members: int(members[0]))
     return _styles(dense, kept, num_images)
+
+
+def _tightened(edges: Edges) -> Edges:
+    """Without the weakest ``_TIGHTER`` of the edges; of equally weak ones all go or all stay."""
+    least = np.quantile(edges.csls, _TIGHTER)
+    weakest = edges.csls.min()
+    return edges.where(edges.csls >= least if least > weakest else edges.csls > weakest)
 
 
 def _components(edges: Edges) -> Iterator[tuple[NDArray[np.int64], Edges]]:

@@ -1,4 +1,6 @@
-"""The cut and the styles, on planted groups with known truth."""
+"""The cut on planted groups with known truth."""
+
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -28,7 +30,7 @@ def mine(vectors: NDArray[np.float16], config: CutConfig) -> tuple[Cut, Styles]:
 
 @pytest.mark.parametrize(
     ("sizes", "noise"),
-    [([12] * 40, 0.4), ([3] * 60, 0.3), ([30, 12, 6, 4, 4, 3] * 6, 0.4), ([10], 0.4)],
+    [([12] * 40, 0.4), ([3] * 60, 0.3), ([30, 12, 6, 4, 4, 3] * 6, 0.4)],
 )
 def test_planted_groups_are_found(sizes: list[int], noise: float) -> None:
     vectors, label = planted(sizes, noise)
@@ -48,6 +50,54 @@ def test_images_without_style_are_not_trusted() -> None:
     assert len(styles.edges) == 0
 
 
+def test_one_group_alone_is_not_trusted() -> None:
+    """Where everything is linked there is nothing that a link could be more alike than."""
+    vectors, _ = planted([10], 0.4)
+    assert not mine(vectors, CutConfig())[0].trusted
+
+
+def test_strays_between_groups_get_no_style() -> None:
+    vectors, label = planted([10] * 30 + [1] * 600, 0.4)
+    cut, styles = mine(vectors, CutConfig())
+    assert cut.trusted
+    right = label[styles.edges.first] == label[styles.edges.second]
+    assert right.mean() >= 0.95
+
+
+def test_the_cut_follows_the_corpus() -> None:
+    """Closely drawn styles are cut at a higher cosine than loose ones."""
+    kept = []
+    for noise in (0.15, 0.6):
+        vectors, label = planted([10] * 40, noise)
+        cut, styles = mine(vectors, CutConfig())
+        assert cut.trusted
+        assert (label[styles.edges.first] == label[styles.edges.second]).mean() >= 0.95
+        kept.append(float(styles.edges.cosine.min()))
+    assert kept[0] > kept[1] + 0.1
+
+
+def test_what_is_trusted_follows_the_setting() -> None:
+    vectors, _ = planted([1] * 400, 0.0, dim=12)
+    assert mine(vectors, CutConfig(min_precision=0.0))[0].trusted
+    assert not mine(vectors, CutConfig(min_precision=0.99))[0].trusted
+
+
+def test_more_tolerance_is_a_stricter_cut() -> None:
+    vectors, _ = planted([12] * 40, 0.6)
+    strict, usual = (mine(vectors, CutConfig(tolerance=t))[0].threshold for t in (0.3, 0.02))
+    assert strict > usual
+
+
+def test_the_curve_goes_from_loose_to_strict() -> None:
+    vectors, _ = planted([12] * 40, 0.4)
+    curve = mine(vectors, CutConfig())[0].curve
+    for first, second in pairwise(curve):
+        assert first.threshold < second.threshold
+        assert first.num_edges >= second.num_edges
+        assert first.precision <= second.precision
+        assert first.coverage >= second.coverage
+
+
 def test_no_candidates_is_no_cut() -> None:
     empty = np.zeros(0, dtype=np.int64)
     none = np.zeros(0, dtype=np.float32)
@@ -61,34 +111,6 @@ def cliques(groups: list[list[int]], bridges: list[tuple[int, int]]) -> Edges:
     weak = np.array([(a, b) in bridges for a, b in sorted(pairs)])
     score = np.where(weak, 0.1, 0.5).astype(np.float32)
     return Edges(first, second, score, score)
-
-
-def everything(count: int) -> Cut:
-    return Cut(-1.0, 1.0, True, ())
-
-
-def test_a_bridge_does_not_chain_styles() -> None:
-    groups = [list(range(6)), list(range(6, 12)), list(range(12, 18))]
-    edges = cliques(groups, [(5, 6), (11, 12)])
-    styles = find_styles(edges, everything(18), 18, 64, CutConfig())
-    assert [members.tolist() for members in styles.members] == groups
-
-
-def test_loose_components_are_cut_again_at_their_weak_links() -> None:
-    groups = [list(range(6)), list(range(6, 12))]
-    bridges = [(a, b) for a in range(3, 6) for b in range(6, 9)]
-    edges = cliques(groups, bridges)
-    config = CutConfig(min_support=0.0, min_density=0.7)
-    styles = find_styles(edges, everything(12), 12, 64, config)
-    assert [members.tolist() for members in styles.members] == groups
-    assert not ((styles.edges.first < 6) & (styles.edges.second >= 6)).any()
-
-
-def test_small_components_are_no_styles() -> None:
-    edges = cliques([[0, 1], [2, 3, 4]], [])
-    styles = find_styles(edges, everything(5), 5, 64, CutConfig(min_style_size=3))
-    assert [members.tolist() for members in styles.members] == [[2, 3, 4]]
-    assert styles.label.tolist() == [-1, -1, 0, 0, 0]
 
 
 def test_support_is_the_overlap_of_closed_neighbourhoods() -> None:

@@ -1,13 +1,17 @@
 """The style descriptor follows style, the content descriptor follows content."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from i2l_model.errors import InputError
+from i2l_model.images import fit_square
 from jobs.corpus.captions import plain_caption
 from jobs.corpus.render import render
-from jobs.corpus.styles import sample_style
+from jobs.corpus.styles import sample_palette, sample_style
 from jobs.mining.config import EncoderConfig
 from jobs.mining.encoders import REGISTRY, encoder_entry, load_encoder
 
@@ -65,12 +69,24 @@ def test_odd_images_give_finite_vectors(name) -> None:
     assert np.isfinite(vectors).all()
 
 
-def test_scaling_keeps_the_style(grid) -> None:
-    images, captions, *_ = grid
-    doubled = [image.repeat(2, axis=0).repeat(2, axis=1) for image in images]
+def test_pictures_of_ample_size_keep_their_style_when_scaled() -> None:
+    """Below the encoder's input size pixels count as they are: there, a pixel grid is a style."""
+    large = [render("fish", sample_style(style, 1), size=512).image for style in STYLES]
+    small = [np.asarray(fit_square(Image.fromarray(image), 256)) for image in large]
     encoder = load_encoder("offline-style")
-    cosine = (encoder(images, captions) * encoder(doubled, captions)).sum(axis=1)
+    captions = [""] * len(large)
+    cosine = (encoder(large, captions) * encoder(small, captions)).sum(axis=1)
     assert cosine.min() > 0.9
+
+
+def test_the_style_vector_does_not_tell_colours() -> None:
+    palettes = np.random.default_rng(0)
+    drawn = [sample_style(style, 1) for style in STYLES]
+    other = [dataclasses.replace(style, **sample_palette(palettes)) for style in drawn]
+    images = [render("fish", style, size=128).image for style in (*drawn, *other)]
+    vectors = load_encoder("offline-style")(images, [""] * len(images))
+    similarity = vectors[: len(drawn)] @ vectors[len(drawn) :].T
+    assert (similarity.argmax(axis=1) == np.arange(len(drawn))).mean() > 0.8
 
 
 def test_unknown_encoders_are_input_errors() -> None:
