@@ -24,6 +24,7 @@ import numpy as np
 from fontTools.ttLib import TTFont  # type: ignore[import-untyped]
 from PIL import Image
 
+DEFAULT_CACHE = Path.home() / ".cache/i2l-real-pictures"
 MAX_SIDE, MIN_SIDE, MAX_PER_HAND = 256, 32, 64
 MARGIN = 0.06  # around a cut-out, of its longest side
 MIN_CONTRAST = 8.0  # standard deviation of 8-bit grey; a flat picture has 0
@@ -238,7 +239,13 @@ def pictures(hand: Hand, folder: Path) -> Iterator[tuple[str, Image.Image]]:
 
 
 def collect(output: Path, cache: Path) -> int:
-    """Write the pictures of all hands and their labels; the number of pictures."""
+    """Write the pictures of all hands and their labels; the number of pictures.
+
+    Raises:
+        MissingError: apt, dpkg or a package is not to be had.
+    """
+    cache = cache.expanduser().resolve()
+    cache.mkdir(parents=True, exist_ok=True)
     labels: dict[str, dict[str, str]] = {}
     for hand in HANDS:
         folder, version = unpack(hand.package, cache)
@@ -260,11 +267,10 @@ def main() -> int:
     """Command line; exit status 2 where apt or a package is missing."""
     parser = argparse.ArgumentParser(description="Pictures by people, from Debian packages.")
     parser.add_argument("output", type=Path)
-    parser.add_argument("--cache", type=Path, default=Path.home() / ".cache/i2l-real-pictures")
+    parser.add_argument("--cache", type=Path, default=DEFAULT_CACHE)
     arguments = parser.parse_args()
-    arguments.cache.mkdir(parents=True, exist_ok=True)
     try:
-        num_pictures = collect(arguments.output, arguments.cache.resolve())
+        num_pictures = collect(arguments.output, arguments.cache)
     except MissingError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
