@@ -10,7 +10,8 @@ weighted by the square root of the share of images that keep a link; of cuts tha
 well as the best, the strictest is taken.
 
 How closed the paths are also tells how many links are right: ``_PRECISION`` was read off labelled
-grids other than those that are reported. Where even the best cut is estimated to be wrong too
+grids other than those that are reported. It is entered with a lower bound, since a few images close
+their paths by chance. Where even the best cut is estimated to be wrong too
 often, the data hold no repeated styles that this encoder can tell apart, and no pair is trusted.
 
 Shapes: E edges, M images, T thresholds.
@@ -30,6 +31,7 @@ _NUM_CUTS = 80
 _STRICTEST_SHARE = 0.003  # of the candidate edges
 _MAX_CENTRES = 3000
 _ROWS = 1024  # of neighbour lists that are compared at a time
+_CERTAINTY = 1.645  # standard deviations: 95 % of the time a share is above its bound
 _EDGES = 1 << 16  # whose neighbourhoods are compared at a time
 # Closed share of two-step paths → share of links inside one style, on five labelled grids with
 # 1, 3, 8, 10 and 12 images a style, before support and density remove more of the wrong ones.
@@ -170,7 +172,7 @@ def _curve(
     edges: Edges, thresholds: NDArray[np.float32], num_images: int, seed: int
 ) -> tuple[CutPoint, ...]:
     """What each of the ascending thresholds (T,) would do."""
-    paths, closed = _two_step_paths(edges, thresholds, num_images, seed)
+    paths, closed, centres = _two_step_paths(edges, thresholds, num_images, seed)
     best = np.full(num_images, -np.inf, dtype=np.float32)
     np.maximum.at(best, edges.first, edges.csls)
     np.maximum.at(best, edges.second, edges.csls)
@@ -179,7 +181,8 @@ def _curve(
     chance = num_edges / max(num_images * (num_images - 1) / 2, 1)
     share = closed / np.maximum(paths, 1)
     transitivity = np.clip((share - chance) / np.maximum(1 - chance, 1e-9), 0, 1)
-    precision = np.maximum.accumulate(np.interp(transitivity, *_PRECISION))
+    certain = _lower_bound(transitivity, centres)
+    precision = np.maximum.accumulate(np.interp(certain, *_PRECISION))
     coverage = num_linked / max(num_linked[0], 1)
     columns = (thresholds, num_edges, transitivity, precision, coverage)
     return tuple(
@@ -188,17 +191,26 @@ def _curve(
     )
 
 
+def _lower_bound(share: NDArray[np.float64], count: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Wilson's lower bound of shares (T,) that ``count`` images (T,) show."""
+    n = np.maximum(count, 1)
+    spread = _CERTAINTY * np.sqrt(share * (1 - share) / n + (_CERTAINTY / (2 * n)) ** 2)
+    bound: NDArray[np.float64] = (share + _CERTAINTY**2 / (2 * n) - spread) / (
+        1 + _CERTAINTY**2 / n
+    )
+    return bound
+
+
 def _two_step_paths(
     edges: Edges, thresholds: NDArray[np.float32], num_images: int, seed: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Paths over some centres that exist, and that are closed, at each threshold: 2 x (T,).
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Paths over sampled images that exist at each threshold (T,), that are closed, the images.
 
     A path exists up to the weaker of its two links, and is closed up to the weakest of three.
     """
     centres = np.random.default_rng(seed).permutation(num_images)[:_MAX_CENTRES]
     graph, lowest = _graph_around(edges, centres, num_images)
-    paths = np.zeros(len(thresholds), dtype=np.int64)
-    closed = np.zeros(len(thresholds), dtype=np.int64)
+    paths, closed, passed = np.zeros((3, len(thresholds)), dtype=np.int64)
     for centre in centres:
         part = slice(graph.indptr[centre], graph.indptr[centre + 1])
         ends, scores = graph.indices[part], graph.data[part]
@@ -209,7 +221,8 @@ def _two_step_paths(
         third = graph[ends][:, ends].toarray()[upper]
         paths += _at_least(path + lowest, thresholds)
         closed += _at_least(np.minimum(path, third)[third > 0] + lowest, thresholds)
-    return paths, closed
+        passed += _at_least(path.max(keepdims=True) + lowest, thresholds)
+    return paths, closed, passed
 
 
 def _graph_around(
