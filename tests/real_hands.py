@@ -10,10 +10,10 @@ import numpy as np
 from i2l_model.images import decode_image
 from jobs.corpus.pack import run_pack
 from jobs.corpus.picture_sample import PackConfig
-from jobs.mining.config import MiningConfig
 from jobs.mining.run import run_mining
 from jobs.mining.scoring import Label, PairScores, baseline_pairs, read_index, score_pairs
 from jobs.progress import NullProgress
+from pipelines.recipe import load_recipe
 
 MINED = "i2l mine"
 
@@ -34,7 +34,7 @@ class RealOutcome:
 
 
 def mine_and_score(pictures: Path, folder: Path) -> RealOutcome:
-    """Pack the pictures that ``real_pictures.collect`` wrote, and mine them by the usual settings.
+    """Pack the pictures that ``real_pictures.collect`` wrote, and mine them as the recipe says.
 
     Only the scores read ``labels.json``.
     """
@@ -42,7 +42,9 @@ def mine_and_score(pictures: Path, folder: Path) -> RealOutcome:
     labels = {key: Label(truth["hand"], truth["content"]) for key, truth in known.items()}
     packed = str(folder / "packed")
     run_pack(PackConfig(), pictures, packed, NullProgress())
-    result = run_mining(MiningConfig(), packed, str(folder / "mined"), NullProgress())
+    mining = load_recipe("pictures").mining
+    assert mining is not None
+    result = run_mining(mining, packed, str(folder / "mined"), NullProgress())
     keys = sorted(labels)
     images = [np.asarray(decode_image((pictures / f"{key}.png").read_bytes())) for key in keys]
     rows = read_index(result.index_uri)

@@ -145,8 +145,7 @@ class CutConfig(_Settings):
     )
     min_precision: Fraction = Field(
         0.85,
-        description="Estimated share of right links, before support and density sort them, below "
-        "which no cut is trusted.",
+        description="Estimated share of right pairs, below which no cut is trusted.",
     )
     tolerance: Fraction = Field(
         0.02, description="Loss of score, of 1, that is accepted for a stricter cut."

@@ -1,7 +1,7 @@
 """Mining pictures by people, beside simpler rules, and which hands are taken for which.
 
 Fetches Debian packages (0.6 GB, kept in the folder that I2L_REAL_PICTURES names), mines the
-pictures without their labels by the usual settings, and asserts a precision of 0.9.
+pictures without their labels by the recipe for pictures, and asserts a precision of 0.9.
 
     pytest tests/benchmarks/bench_mining_real_pictures.py -s --timeout=0
 """

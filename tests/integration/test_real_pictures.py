@@ -1,4 +1,4 @@
-"""Mining pictures by people: the usual settings give right pairs. Fetches Debian packages."""
+"""Mining pictures by people: the recipe for pictures gives right pairs. Fetches Debian packages."""
 
 import os
 from pathlib import Path

@@ -8,7 +8,14 @@ from numpy.typing import NDArray
 
 from jobs.mining.components import Styles, find_styles
 from jobs.mining.config import CutConfig
-from jobs.mining.cut import Cut, Edges, candidate_edges, choose_cut, edge_support
+from jobs.mining.cut import (
+    Cut,
+    Edges,
+    _lower_bound,
+    candidate_edges,
+    choose_cut,
+    edge_support,
+)
 from jobs.mining.neighbours import Neighbours, local_scale, nearest_in
 
 
@@ -56,12 +63,29 @@ def test_one_group_alone_is_not_trusted() -> None:
     assert not mine(vectors, CutConfig())[0].trusted
 
 
-def test_strays_between_groups_get_no_style() -> None:
-    vectors, label = planted([10] * 30 + [1] * 600, 0.4)
+@pytest.mark.parametrize("num_strays", [60, 600])
+def test_among_strays_pairs_are_right_or_not_trusted(num_strays: int) -> None:
+    vectors, label = planted([10] * 30 + [1] * num_strays, 0.4)
     cut, styles = mine(vectors, CutConfig())
-    assert cut.trusted
-    right = label[styles.edges.first] == label[styles.edges.second]
-    assert right.mean() >= 0.95
+    assert cut.trusted == (num_strays == 60)
+    if cut.trusted:
+        right = label[styles.edges.first] == label[styles.edges.second]
+        assert right.mean() >= 0.95
+
+
+def test_many_paths_of_a_few_styles_prove_nothing_of_the_others() -> None:
+    """Of all paths most are closed, of the paths over most images few are."""
+    vectors, _ = planted([60] * 3 + [1] * 500, 0.3, dim=12)
+    cut, _ = mine(vectors, CutConfig(min_precision=0.0))
+    assert cut.precision < CutConfig().min_precision
+
+
+def test_few_images_prove_less_than_many() -> None:
+    shares, counts = np.array([1.0, 0.9, 0.9]), np.array([4, 30, 3000])
+    bounds = _lower_bound(shares, counts)
+    assert (bounds < shares).all()
+    assert bounds[0] < bounds[1] < bounds[2]
+    assert bounds[2] > 0.88
 
 
 def test_the_cut_follows_the_corpus() -> None:
