@@ -103,7 +103,7 @@ def select_pairs(
 
 
 def _link_table(
-    first: NDArray[np.int64], second: NDArray[np.int64], cosine: NDArray[np.float32]
+    first: NDArray[np.integer], second: NDArray[np.integer], cosine: NDArray[np.float32]
 ) -> dict[int, dict[int, float]]:
     table: dict[int, dict[int, float]] = {}
     for a, b, value in zip(first.tolist(), second.tolist(), cosine.tolist(), strict=True):
