@@ -113,7 +113,7 @@ class WorkerConfig(_Settings):
     """Ray workers, batches and the CPUs that each of them reserves."""
 
     num_ingest: Count = Field(2, description="Actors that read, decode and describe images.")
-    num_search: Count = Field(1, description="Actors of the neighbour search.")
+    num_search: Count = Field(2, description="Partitions searched at a time; each is in memory.")
     num_cpus: float = Field(0.25, gt=0, description="Logical CPUs a worker reserves.")
     ingest_memory_mib: Count = Field(1024, description="Memory that Ray reserves an ingest actor.")
 

@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 from jobs.mining.components import Styles, find_styles
 from jobs.mining.config import CutConfig
 from jobs.mining.cut import Cut, Edges, candidate_edges, choose_cut, edge_support
-from jobs.mining.neighbours import Neighbours, local_scale, nearest_in
+from jobs.mining.neighbours import Neighbours, local_scale
+from jobs.mining.partition_search import nearest_in
 
 
 def planted(sizes: list[int], noise: float, dim: int = 40, seed: int = 0):
@@ -20,7 +21,7 @@ def planted(sizes: list[int], noise: float, dim: int = 40, seed: int = 0):
 
 def mine(vectors: NDArray[np.float16], config: CutConfig) -> tuple[Cut, Styles]:
     count = len(vectors)
-    neighbours = Neighbours(*nearest_in(vectors, np.arange(count), min(64, count - 1)))
+    neighbours = Neighbours(*nearest_in(vectors, 64))
     edges = candidate_edges(neighbours, local_scale(neighbours, 10), 0.2)
     cut = choose_cut(edges, count, config, seed=0)
     return cut, find_styles(edges, cut, count, neighbours.index.shape[1], config)
