@@ -23,7 +23,8 @@ def style_vectors(
 ) -> NDArray[np.float16]:
     """Some ``rows`` of ``count`` unit vectors, in an order that mixes the styles.
 
-    Centres follow from the seed and rows from their number, so that slices fit each other.
+    Centres and the styles of the rows follow from the seed and ``count``, so that slices are of
+    one corpus; the images in a slice also depend on where it begins.
     """
     num_styles = max(count // IMAGES_PER_STYLE, 1)
     rng = np.random.default_rng([seed, 0])

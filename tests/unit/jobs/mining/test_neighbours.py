@@ -1,8 +1,12 @@
 """Neighbours: exact in a partition, nearly exact over partitions, the same however they came."""
 
+import contextlib
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from numpy.typing import NDArray
 
@@ -86,6 +90,30 @@ def test_hardly_any_images(ray_cluster: None, tmp_path: Path, count: int) -> Non
     expected = [[1], [0]] if count == 2 else [[]] * count
     assert found.index.tolist() == expected
     assert found.within(np.ones(count, dtype=bool), tmp_path).index.tolist() == expected
+
+
+def kill_searches(killed: list[int], count: int) -> None:
+    """SIGKILL the first ``count`` workers that are seen to search."""
+    until = time.monotonic() + 30
+    while len(killed) < count and time.monotonic() < until:
+        for process in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                if "ray::search_partition" in process.name() + " ".join(process.cmdline()):
+                    process.kill()
+                    killed.append(process.pid)
+                    break
+
+
+def test_a_killed_worker_loses_nothing(ray_cluster: None, tmp_path: Path) -> None:
+    vectors = style_vectors(6000, 96)
+    undisturbed = search(vectors, tmp_path / "a", partition_size=1000)
+    killed: list[int] = []
+    killer = threading.Thread(target=kill_searches, args=(killed, 2))
+    killer.start()
+    disturbed = search(vectors, tmp_path / "b", partition_size=1000)
+    killer.join()
+    assert len(killed) == 2
+    assert same(undisturbed, disturbed)
 
 
 def test_merging_in_any_order_gives_the_same(tmp_path: Path) -> None:
