@@ -47,7 +47,7 @@ def find_styles(
         config: Limits.
     """
     if not cut.trusted:
-        return _styles([], edges.where(np.zeros(len(edges), dtype=bool)), num_images)
+        return styles_of([], edges.where(np.zeros(len(edges), dtype=bool)), num_images)
     kept = edges.where(edges.csls >= cut.threshold)
     kept = kept.where(edge_support(kept, num_images) >= config.min_support)
     dense: list[NDArray[np.int64]] = []
@@ -62,7 +62,7 @@ def find_styles(
         else:
             waiting.extend(_components(_tightened(inside)))
     dense.sort(key=lambda members: int(members[0]))
-    return _styles(dense, kept, num_images)
+    return styles_of(dense, kept, num_images)
 
 
 def _tightened(edges: Edges) -> Edges:
@@ -90,7 +90,8 @@ def _components(edges: Edges) -> Iterator[tuple[NDArray[np.int64], Edges]]:
         image_start, edge_start = image_end, edge_end
 
 
-def _styles(members: list[NDArray[np.int64]], edges: Edges, num_images: int) -> Styles:
+def styles_of(members: list[NDArray[np.int64]], edges: Edges, num_images: int) -> Styles:
+    """Styles of these members, with the links inside them."""
     label = np.full(num_images, -1, dtype=np.int64)
     for number, group in enumerate(members):
         label[group] = number

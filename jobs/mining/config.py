@@ -113,7 +113,7 @@ class WorkerConfig(_Settings):
     """Ray workers, batches and the CPUs that each of them reserves."""
 
     num_ingest: Count = Field(2, description="Actors that read, decode and describe images.")
-    num_search: Count = Field(1, description="Actors of the neighbour search.")
+    num_search: Count = Field(2, description="Partitions searched at a time; each is in memory.")
     num_cpus: float = Field(0.25, gt=0, description="Logical CPUs a worker reserves.")
     ingest_memory_mib: Count = Field(1024, description="Memory that Ray reserves an ingest actor.")
 
@@ -165,6 +165,17 @@ class SelectionConfig(_Settings):
     max_refs: int = Field(4, ge=1, le=8, description="References of a pair.")
     max_uses_per_image: Count = Field(8, description="Pairs an image may appear in.")
     max_pairs_per_style: Count = Field(64, description="Pairs of one style.")
+    max_pairs: int | None = Field(
+        None, ge=1, description="Pairs in all; styles get shares by the root of their size."
+    )
+    max_source_share: Fraction = Field(
+        0.05,
+        description="Share of the pairs that may show pictures of one source; of fewer than 20 "
+        "sources, an equal share each.",
+    )
+    max_style_similarity: Fraction = Field(
+        0.98, description="Pairs stay below this style cosine: nearer ones are copies."
+    )
     content_quantile: Fraction = Field(
         0.75,
         description="Pairs stay below this quantile of the content cosine of random images.",
@@ -178,6 +189,9 @@ class SplitConfig(_Settings):
     test: Fraction = Field(0.1, description="Share of styles for evaluation.")
     min_val_styles: int = Field(1, ge=0, description="Least number of validation styles.")
     min_test_styles: int = Field(1, ge=0, description="Least number of test styles.")
+    by_source: bool = Field(
+        True, description="Keep styles that share an artist or another source in one split."
+    )
     seed: int = Field(0, description="Seed of the assignment.")
 
     @model_validator(mode="after")

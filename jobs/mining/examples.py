@@ -133,6 +133,7 @@ def link_groups(mined: MinedPairs) -> list[LinkGroup]:
     ]
     titles = {
         "same_head": ("Same content", "One style, but the captions are about the same thing."),
+        "near_copy": ("Near copies", "One style, but so alike in style that one is a copy."),
         "similar_content": ("Similar content", "One style, but too alike in content."),
     }
     for reason, (title, explanation) in titles.items():

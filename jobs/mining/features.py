@@ -8,7 +8,6 @@ nothing; a change of an encoder, of a scorer's model or of a limit at ingest rea
 import logging
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
@@ -16,84 +15,21 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import ray
 import ray.data
-from numpy.typing import NDArray
 
 from jobs import storage
-from jobs.mining.config import MiningConfig, WorkerConfig
+from jobs.mining.config import WorkerConfig
 from jobs.mining.embed import ModelStage
 from jobs.mining.embed_progress import EmbedProgress
-from jobs.mining.feature_plan import CHUNK_ROWS, FeaturePlan, ModelStep, plan_features
+from jobs.mining.feature_plan import CHUNK_ROWS, FeaturePlan, ModelStep
 from jobs.mining.feature_schema import IGNORED_MEMBERS, SCHEMA
 from jobs.mining.ingest import END, IngestStage
+from jobs.mining.samples import InputShard
 from jobs.progress import Progress
 from jobs.provenance import json_hash
 
 logger = logging.getLogger(__name__)
 
 _BLOCK_BYTES = 4 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class InputShard:
-    """An input shard, identified by its content."""
-
-    uri: str
-    sha256: str
-    size: int
-
-
-@dataclass(slots=True)
-class Samples:
-    """All samples of the input as columns, sorted by shard and position.
-
-    ``reason`` is "" for kept samples and is filled in by later stages. ``style`` and ``content``
-    are fp16 (M, D) for the samples that were embedded, whose row numbers are ``embedded`` (M,).
-    """
-
-    shard: list[str]
-    key: list[str]
-    reason: list[str]
-    caption: list[str]
-    meta: list[str]
-    size: NDArray[np.int64]
-    sha256: list[str]
-    phash: NDArray[np.uint64]
-    thumbnail: list[bytes]
-    embedded: NDArray[np.int64]
-    style: NDArray[np.float16]
-    content: NDArray[np.float16]
-    opt_out: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
-    licence: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
-    licences: list[str] = field(default_factory=list)
-    aesthetic: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
-    watermark: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
-    nsfw: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
-
-    def __len__(self) -> int:
-        return len(self.key)
-
-    def is_kept(self) -> NDArray[np.bool_]:
-        """(M,) whether a sample has no drop reason."""
-        return np.array([not reason for reason in self.reason], dtype=bool)
-
-    def drop(self, rows: NDArray[np.bool_], reason: str) -> None:
-        """Give the samples of a mask (M,) this reason."""
-        for row in np.flatnonzero(rows):
-            self.reason[row] = reason
-
-
-def extract_features(
-    config: MiningConfig, shards: list[InputShard], output_uri: str, progress: Progress
-) -> tuple[Samples, int]:
-    """Compute what is missing and load everything.
-
-    Returns:
-        The samples and the number of shards that had to be computed.
-    """
-    plan = plan_features(config)
-    num_computed = compute_features(plan, config.workers, shards, output_uri, progress)
-    samples = _load([(shard.uri, feature_uri(plan, shard, output_uri)) for shard in shards])
-    return samples, num_computed
 
 
 def feature_uri(plan: FeaturePlan, shard: InputShard, output_uri: str) -> str:
@@ -241,52 +177,3 @@ def _with_model(
 
 def _crop_bytes(plan: FeaturePlan) -> int:
     return sum(3 * crop.height * crop.width for _, crop in plan.crops)
-
-
-def _load(features: list[tuple[str, str]]) -> Samples:
-    """Read the feature files; a row's shard is where the shard lies now."""
-    tables, places = [], list[str]()
-    for uri, feature_uri in features:
-        with storage.open_read(feature_uri) as stream:
-            tables.append(pq.read_table(pa.BufferReader(stream.read()), schema=SCHEMA))
-        places += [uri] * len(tables[-1])
-    table = pa.concat_tables(tables)
-    reasons = table["reason"].to_pylist()
-    embedded = np.array([i for i, reason in enumerate(reasons) if not reason], dtype=np.int64)
-    kept = table.take(pa.array(embedded))
-    sizes = np.stack([table["width"].to_numpy(), table["height"].to_numpy()], axis=1)
-    licence = table["licence"].combine_chunks().dictionary_encode()
-    return Samples(
-        shard=places,
-        key=table["key"].to_pylist(),
-        reason=reasons,
-        caption=table["caption"].to_pylist(),
-        meta=table["meta"].to_pylist(),
-        size=sizes.astype(np.int64),
-        sha256=table["sha256"].to_pylist(),
-        phash=table["phash"].to_numpy(),
-        thumbnail=table["thumbnail"].to_pylist(),
-        embedded=embedded,
-        style=_matrix(kept["style"]),
-        content=_matrix(kept["content"]),
-        opt_out=table["opt_out"].to_numpy(),
-        licence=licence.indices.to_numpy(),
-        licences=licence.dictionary.to_pylist(),
-        aesthetic=_scores(table["aesthetic"]),
-        watermark=_scores(table["watermark"]),
-        nsfw=_scores(table["nsfw"]),
-    )
-
-
-def _matrix(column: pa.ChunkedArray) -> NDArray[np.float16]:
-    """fp16 vectors stored as bytes → (M, D)."""
-    blobs = column.to_pylist()
-    if not blobs:
-        return np.zeros((0, 1), dtype=np.float16)
-    return np.frombuffer(b"".join(blobs), dtype=np.float16).reshape(len(blobs), -1)
-
-
-def _scores(column: pa.ChunkedArray) -> NDArray[np.float32]:
-    """Null becomes NaN."""
-    values: NDArray[np.float32] = column.to_numpy().astype(np.float32)
-    return values

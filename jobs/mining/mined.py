@@ -16,7 +16,7 @@ class MinedPairs:
 
     Attributes:
         rows: (M,) sample row of each image.
-        content: (M, D) content vectors.
+        content: (M, D) content vectors; may be a mapped file.
         edges: All candidate links.
         cut: The threshold on their scores.
         styles: The styles that hold together above it.
@@ -26,7 +26,7 @@ class MinedPairs:
     """
 
     rows: NDArray[np.int64]
-    content: NDArray[np.float32]
+    content: NDArray[np.floating]
     edges: Edges
     cut: Cut
     styles: Styles

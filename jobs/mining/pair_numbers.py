@@ -57,6 +57,7 @@ def link_numbers(mined: MinedPairs) -> dict[str, Any]:
     return {
         "in_styles": inside,
         "left_out": left_out,
+        "pairs_capped": dict(mined.selection.capped),
         "valid_share": valid / inside if inside else 0.0,
     }
 

@@ -1,20 +1,24 @@
 """What a mining run leaves behind, and recognising a run that is already done."""
 
 import json
-from collections import Counter
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from jobs import storage
 from jobs.mining.config import MiningConfig
-from jobs.mining.features import InputShard, Samples
-from jobs.mining.pairs import PairRecord
+from jobs.mining.mined import MinedPairs
+from jobs.mining.pairs import OrderedPairs
+from jobs.mining.samples import InputShard, Samples
 from jobs.mining.split import SPLITS
 from jobs.provenance import environment_versions, git_sha, json_hash, without_execution
 from jobs.shards import ShardInfo
 
-MANIFEST_SCHEMA = "i2l.pairs/1"
+MANIFEST_SCHEMA = "i2l.pairs/2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +59,17 @@ def finished_result(output_uri: str, config_hash: str, input_hash: str) -> Minin
         same = manifest["config_hash"] == config_hash and manifest["input_hash"] == input_hash
     except (ValueError, KeyError, TypeError):
         return None
-    if not same:
+    if not same or not _has_shards(output_uri, manifest):
         return None
     return locate_result(output_uri, manifest["counts"], manifest["content_hash"], reused=True)
+
+
+def _has_shards(output_uri: str, manifest: dict[str, Any]) -> bool:
+    """Whether all pair shards that the manifest names are still there."""
+    root = storage.join_uri(output_uri, "shards")
+    there = set(storage.list_files(root, ".tar")) if storage.exists(root) else set()
+    named = ((s, entry["name"]) for s, entries in manifest["splits"].items() for entry in entries)
+    return all(storage.join_uri(root, split, name) in there for split, name in named)
 
 
 def locate_result(
@@ -75,25 +87,25 @@ def locate_result(
     )
 
 
-def drop_counts(samples: Samples) -> dict[str, int]:
-    """Dropped samples by reason, most frequent first."""
-    counts = Counter(reason for reason in samples.reason if reason)
-    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+def used_rows(mined: MinedPairs) -> NDArray[np.int64]:
+    """Sorted rows of the images that pairs use."""
+    images = {image for pair in mined.selection.pairs for image in (pair.target, *pair.refs)}
+    return np.sort(mined.rows[sorted(images)]) if images else np.zeros(0, np.int64)
 
 
-def count_all(samples: Samples, records: Sequence[PairRecord]) -> dict[str, int]:
+def count_all(samples: Samples, mined: MinedPairs, ordered: OrderedPairs) -> dict[str, int]:
     """Numbers of images, styles and pairs."""
     counts = {
         "images": len(samples),
-        "images_kept": sum(not reason for reason in samples.reason),
-        "images_used": len({row for r in records for row in (r.target, *r.refs)}),
-        "styles": len({r.index["style_id"] for r in records}),
-        "pairs": len(records),
+        "images_kept": int(samples.is_kept().sum()),
+        "images_used": len(used_rows(mined)),
+        "styles": len(mined.splits),
+        "pairs": len(ordered.numbers),
     }
-    for split in SPLITS:
-        rows = [r.index for r in records if r.index["split"] == split]
-        counts[f"pairs_{split}"] = len(rows)
-        counts[f"styles_{split}"] = len({row["style_id"] for row in rows})
+    pairs = np.bincount(ordered.splits, minlength=len(SPLITS)).tolist()
+    for split, num_pairs in zip(SPLITS, pairs, strict=True):
+        counts[f"pairs_{split}"] = num_pairs
+        counts[f"styles_{split}"] = sum(found == split for found in mined.splits.values())
     return counts
 
 
@@ -108,7 +120,10 @@ def write_manifest(
     cut_threshold: float,
     shards: dict[str, list[ShardInfo]],
 ) -> str:
-    """Write the manifest, the sign that a run is complete, and return the content hash."""
+    """Write the manifest, the sign that a run is complete, and return the content hash.
+
+    It depends on input and settings alone; ``write_run`` tells the rest.
+    """
     entries = {
         split: [
             {
@@ -127,14 +142,42 @@ def write_manifest(
         "content_hash": content_hash,
         "input_hash": input_hash,
         "config_hash": result_hash(config),
-        "config": config.model_dump(mode="json"),
+        "config": without_execution(config.model_dump(mode="json")),
         "counts": counts,
         "drops": drops,
         "cut_threshold": cut_threshold,
         "splits": entries,
-        "inputs": [{"uri": i.uri, "sha256": i.sha256, "size": i.size} for i in inputs],
-        "git_sha": git_sha(),
-        "versions": environment_versions(),
+        "inputs": [{"name": i.name, "sha256": i.sha256, "size": i.size} for i in inputs],
     }
     storage.write_bytes(uri, json.dumps(manifest, indent=2, sort_keys=True).encode())
     return content_hash
+
+
+def write_run(
+    output_uri: str, *, config: MiningConfig, input_uri: str, num_computed: int, started: float
+) -> None:
+    """Write ``run.json``: where, when and by which code the last run that worked ran.
+
+    Args:
+        output_uri: Folder of the run.
+        config: All settings, those that only spread work included.
+        input_uri: The input as it was given.
+        num_computed: Shards whose features were computed, not found.
+        started: Seconds since the epoch.
+    """
+    run = {
+        "input": input_uri,
+        "output": output_uri,
+        "started": _utc(started),
+        "seconds": round(time.time() - started, 1),
+        "shards_computed": num_computed,
+        "workers": config.workers.model_dump(mode="json"),
+        "git_sha": git_sha(),
+        "versions": environment_versions(),
+    }
+    uri = storage.join_uri(output_uri, "run.json")
+    storage.write_bytes(uri, json.dumps(run, indent=2).encode())
+
+
+def _utc(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))

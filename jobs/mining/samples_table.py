@@ -1,29 +1,51 @@
-"""``samples.parquet``: what became of every sample of the input."""
+"""``samples.parquet``: what became of every sample of the input, one row group a shard."""
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from jobs import storage
-from jobs.mining.features import Samples
 from jobs.mining.mined import MinedPairs
+from jobs.mining.samples import Samples
+
+SAMPLES_SCHEMA = pa.schema(
+    [
+        ("key", pa.string()),
+        ("shard", pa.string()),  # relative to the input
+        ("reason", pa.string()),  # "" when kept
+        ("style_id", pa.string()),  # "" without
+        ("used", pa.bool_()),  # in a pair
+        ("sha256", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+    ]
+)
+_COPIED = ["key", "sha256", "width", "height"]
 
 
-def write_samples(samples: Samples, mined: MinedPairs, used: set[int], uri: str) -> None:
-    """Write key, shard, reason ("" when kept), style id ("" without) and whether a pair uses it."""
-    style = [""] * len(samples)
-    for row, label in zip(mined.rows.tolist(), mined.styles.label.tolist(), strict=True):
-        style[row] = mined.names[label] if label >= 0 else ""
-    table = pa.table(
-        {
-            "key": samples.key,
-            "shard": samples.shard,
-            "reason": samples.reason,
-            "style_id": style,
-            "used": [row in used for row in range(len(samples))],
-            "sha256": samples.sha256,
-            "width": samples.size[:, 0],
-            "height": samples.size[:, 1],
-        }
-    )
-    with storage.open_write(uri) as stream:
-        pq.write_table(table, stream, compression="zstd")
+def write_samples(samples: Samples, mined: MinedPairs, used: NDArray[np.integer], uri: str) -> None:
+    """Write the table; ``used`` holds the rows of images in pairs."""
+    style = np.full(len(samples), -1, np.int32)
+    style[mined.rows] = mined.styles.label
+    is_used = np.zeros(len(samples), bool)
+    is_used[used] = True
+    names = np.array([*mined.names, ""], dtype=object)
+    reasons = np.array(samples.reason_names, dtype=object)
+    with (
+        storage.open_write(uri) as stream,
+        pq.ParquetWriter(stream, SAMPLES_SCHEMA, compression="zstd") as writer,
+    ):
+        for number, shard in enumerate(samples.shards):
+            rows = slice(samples.first[number], samples.first[number + 1])
+            columns = samples.shard_columns(number, _COPIED)
+            table = pa.table(
+                {
+                    **{name: columns[name] for name in _COPIED},
+                    "shard": [shard.name] * len(columns),
+                    "reason": reasons[samples.reason[rows]],
+                    "style_id": names[style[rows]],
+                    "used": is_used[rows],
+                }
+            )
+            writer.write_table(table.select(SAMPLES_SCHEMA.names).cast(SAMPLES_SCHEMA))

@@ -1,37 +1,30 @@
 """Stage 8: pairs. Each image of a style is the target once; references are unlike it in content.
 
 References are chosen greedily, each the farthest in content from the target and from those already
-chosen (Gonzalez 1985), so that what all of them share is the style.
+chosen (Gonzalez 1985), so that what all of them share is the style. Styles are worked on in
+batches, each a Ray task, so that a task holds the vectors of its own images only.
+
+Shapes: M images, E links, D content vector.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+import ray
 from numpy.typing import NDArray
 
 from jobs.mining.components import Styles
-from jobs.mining.config import SelectionConfig
+from jobs.mining.config import SelectionConfig, WorkerConfig
+from jobs.mining.cut import Edges
+from jobs.mining.pair import Pair
+from jobs.mining.quotas import within_sources, within_total
 
 _RANDOM_PAIRS = 20_000
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """One training example: image numbers of the target and of its references.
-
-    Attributes:
-        style: Number of the style.
-        target: The image to draw.
-        refs: One to ``max_refs`` images that show the style.
-        style_similarity: Mean style cosine of the references to the target.
-        content_similarity: Largest content cosine of a reference to the target.
-    """
-
-    style: int
-    target: int
-    refs: tuple[int, ...]
-    style_similarity: float
-    content_similarity: float
+_EDGES = 65_536  # whose contents are compared at a time
+_IMAGES_A_BATCH = 8192
+_NUM_EXAMPLES = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,65 +34,172 @@ class Selection:
     Attributes:
         pairs: Sorted by style, then target.
         content_ceiling: Content cosine that pairs stay below.
-        left_out: Links by reason: "same_head", "similar_content".
+        left_out: Links by reason: "same_head", "near_copy", "similar_content".
         examples: A few (first, second) image numbers for each reason.
+        capped: Pairs taken away, by cap: "total", "source", and "split_conflict" for those of
+            styles that tie several splits together.
     """
 
     pairs: tuple[Pair, ...]
     content_ceiling: float
     left_out: dict[str, int]
     examples: dict[str, list[tuple[int, int]]]
+    capped: dict[str, int]
+
+    def only(self, styles: set[int], reason: str) -> "Selection":
+        """Without the pairs of other styles, which are counted under ``reason``."""
+        pairs = tuple(pair for pair in self.pairs if pair.style in styles)
+        capped = self.capped | {reason: len(self.pairs) - len(pairs)}
+        return replace(self, pairs=pairs, capped=capped)
 
 
-def content_ceiling(content: NDArray[np.float32], quantile: float, seed: int) -> float:
+def content_ceiling(content: NDArray[np.floating], quantile: float, seed: int) -> float:
     """The ``quantile`` of the content cosine of random images, content (M, D)."""
     rng = np.random.default_rng(seed)
     first, second = rng.integers(len(content), size=(2, _RANDOM_PAIRS))
     differ = first != second
-    cosine = np.einsum("md,md->m", content[first[differ]], content[second[differ]])
+    cosine = _cosines(content, first[differ], second[differ])
     return float(np.quantile(cosine, quantile)) if len(cosine) else 1.0
 
 
 def select_pairs(
     styles: Styles,
-    heads: list[str],
-    content: NDArray[np.float32],
+    heads: NDArray[np.uint64],
+    sources: NDArray[np.uint64],
+    content: NDArray[np.floating],
     config: SelectionConfig,
     seed: int,
+    workers: WorkerConfig,
 ) -> Selection:
-    """Choose pairs style by style.
+    """Choose pairs style by style, then apply the caps over all styles.
 
     Args:
         styles: Styles and the links inside them.
-        heads: M caption heads; "" never equals another.
-        content: (M, D) content vectors.
+        heads: (M,) hashes of caption heads; 0 never equals another.
+        sources: (M,) hashes of sources; 0 is unknown and has no cap.
+        content: (M, D) content vectors, may be a memmap.
         config: Caps and limits.
         seed: Seed of the random pairs behind the content ceiling and of the order of targets.
+        workers: How many tasks run at a time.
     """
     ceiling = content_ceiling(content, config.content_quantile, seed)
     edges = styles.edges
-    cosine = np.einsum("md,md->m", content[edges.first], content[edges.second])
-    same_head = np.array(
-        [heads[a] == heads[b] != "" for a, b in zip(edges.first, edges.second, strict=True)],
-        dtype=bool,
-    )
-    similar = (cosine > ceiling) & ~same_head
-    linked = edges.where(~same_head & ~similar)
-    links = _link_table(linked.first, linked.second, linked.cosine)
-    rng = np.random.default_rng(seed)
-    pairs: list[Pair] = []
-    for number, members in enumerate(styles.members):
-        pairs += _style_pairs(number, rng.permutation(members), links, content, config)
-    left_out = {"same_head": same_head, "similar_content": similar}
+    same_head = (heads[edges.first] == heads[edges.second]) & (heads[edges.first] != 0)
+    near_copy = (edges.cosine >= config.max_style_similarity) & ~same_head
+    similar = (_cosines(content, edges.first, edges.second) > ceiling) & ~same_head & ~near_copy
+    linked = edges.where(~(same_head | near_copy | similar))
+    tasks = _batches(styles, linked, content)
+    pairs = [pair for batch in _selected(tasks, config, seed, workers) for pair in batch]
+    pairs.sort(key=lambda pair: (pair.style, pair.target))
+    sizes = np.array([len(members) for members in styles.members])
+    in_total = within_total(pairs, sizes, config.max_pairs, seed)
+    in_sources = within_sources(in_total, sources, config.max_source_share, seed)
+    left_out = {"same_head": same_head, "near_copy": near_copy, "similar_content": similar}
     return Selection(
-        tuple(sorted(pairs, key=lambda pair: (pair.style, pair.target))),
+        tuple(in_sources),
         ceiling,
         {reason: int(mask.sum()) for reason, mask in left_out.items()},
-        {
-            reason: [(int(edges.first[e]), int(edges.second[e])) for e in np.flatnonzero(mask)[:12]]
-            for reason, mask in left_out.items()
-        },
+        {reason: _examples(edges, mask) for reason, mask in left_out.items()},
+        {"total": len(pairs) - len(in_total), "source": len(in_total) - len(in_sources)},
     )
+
+
+def _examples(edges: Edges, mask: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    chosen = np.flatnonzero(mask)[:_NUM_EXAMPLES]
+    return [(int(edges.first[e]), int(edges.second[e])) for e in chosen]
+
+
+def _cosines(
+    vectors: NDArray[np.floating], first: NDArray[np.integer], second: NDArray[np.integer]
+) -> NDArray[np.float32]:
+    """Cosines of pairs of unit rows, a part at a time; the vectors may lie in a file."""
+    cosine = np.empty(len(first), np.float32)
+    for start in range(0, len(first), _EDGES):
+        part = slice(start, start + _EDGES)
+        a, b = (vectors[ends[part]].astype(np.float32) for ends in (first, second))
+        cosine[part] = np.einsum("md,md->m", a, b)
+    return cosine
+
+
+@dataclass(frozen=True, slots=True)
+class StyleBatch:
+    """Some styles with all that selection needs of them; images are numbered from 0.
+
+    Attributes:
+        numbers: Their numbers.
+        members: Places in ``images`` of each style's images.
+        images: Image numbers, (n,).
+        content: (n, D).
+        links: Per style: (first, second) as places in ``images``, and cosine.
+    """
+
+    numbers: list[int]
+    members: list[NDArray[np.int64]]
+    images: NDArray[np.int64]
+    content: NDArray[np.floating]
+    links: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]]
+
+
+def _batches(styles: Styles, linked: Edges, content: NDArray[np.floating]) -> Iterator[StyleBatch]:
+    """Whole styles, about ``_IMAGES_A_BATCH`` images at a time."""
+    label = styles.label[linked.first]
+    by_style = np.argsort(label, kind="stable")
+    ends = np.cumsum(np.bincount(label, minlength=len(styles.members))).tolist()
+    numbers: list[int] = []
+    size = 0
+    for number, members in enumerate(styles.members):
+        numbers.append(number)
+        size += len(members)
+        if size >= _IMAGES_A_BATCH or number == len(styles.members) - 1:
+            images = np.sort(np.concatenate([styles.members[n] for n in numbers]))
+            links = []
+            for n in numbers:
+                part = linked.where(by_style[ends[n - 1] if n else 0 : ends[n]])
+                places = (np.searchsorted(images, part.first), np.searchsorted(images, part.second))
+                links.append((*places, part.cosine))
+            yield StyleBatch(
+                numbers,
+                [np.searchsorted(images, styles.members[n]) for n in numbers],
+                images,
+                content[images],
+                links,
+            )
+            numbers, size = [], 0
+
+
+def _selected(
+    batches: Iterator[StyleBatch], config: SelectionConfig, seed: int, workers: WorkerConfig
+) -> Iterator[list[Pair]]:
+    """Pairs of each batch, as tasks are finished; few styles are worked on here."""
+    first = next(batches, None)
+    second = next(batches, None)
+    if first is None or second is None:
+        yield from ([select_batch(first, config, seed)] if first else [])
+        return
+    task = ray.remote(select_batch).options(num_cpus=workers.num_cpus)
+    waiting = [second, first]
+    running: list[Any] = []
+    while running or waiting:
+        while waiting and len(running) < workers.num_search:
+            running.append(task.remote(waiting.pop(), config, seed))
+            following = next(batches, None) if not waiting else None
+            waiting += [following] if following else []
+        (done,), running = ray.wait(running)
+        yield ray.get(done)
+
+
+def select_batch(batch: StyleBatch, config: SelectionConfig, seed: int) -> list[Pair]:
+    """The pairs of a batch, in image numbers."""
+    content = batch.content.astype(np.float32)
+    pairs: list[Pair] = []
+    for number, members, link in zip(batch.numbers, batch.members, batch.links, strict=True):
+        targets = np.random.default_rng([seed, number]).permutation(members)
+        pairs += _style_pairs(number, targets, _link_table(*link), content, config)
+    images = batch.images
+    return [
+        replace(p, target=int(images[p.target]), refs=tuple(images[list(p.refs)].tolist()))
+        for p in pairs
+    ]
 
 
 def _link_table(

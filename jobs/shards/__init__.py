@@ -4,7 +4,7 @@ Members stay bytes: only images and texts are read, nothing is decoded by extens
 ever unpickled.
 """
 
-from jobs.shards.listing import has_shards, list_shards, remove_shards
+from jobs.shards.listing import has_shards, input_root, list_shards, remove_shards
 from jobs.shards.reader import MAX_MEMBER_BYTES, MAX_TEXT_BYTES, ShardSample, read_shard
 from jobs.shards.tar import BLOCK
 from jobs.shards.writer import ShardInfo, ShardWriter
@@ -17,6 +17,7 @@ __all__ = [
     "ShardSample",
     "ShardWriter",
     "has_shards",
+    "input_root",
     "list_shards",
     "read_shard",
     "remove_shards",

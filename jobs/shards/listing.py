@@ -41,6 +41,20 @@ def list_shards(uri: str) -> list[str]:
     return shards
 
 
+def input_root(uri: str) -> str:
+    """The folder that shards of this input are named relative to.
+
+    The folder itself, the folder of one tar, or of a pattern the folder before its first special
+    character.
+    """
+    special = _SPECIAL.search(uri)
+    if special and (storage.is_s3(uri) or not storage.exists(uri)):
+        return storage.absolute_uri(uri[: uri.rfind("/", 0, special.start()) + 1] or ".")
+    if uri.endswith(".tar"):
+        return storage.absolute_uri(uri).rpartition("/")[0]
+    return storage.absolute_uri(uri)
+
+
 def has_shards(folder_uri: str) -> bool:
     """Whether the folder exists and holds a tar."""
     return storage.exists(folder_uri) and bool(storage.list_files(folder_uri, ".tar"))

@@ -16,7 +16,8 @@ from jobs.mining.cut import (
     choose_cut,
     edge_support,
 )
-from jobs.mining.neighbours import Neighbours, local_scale, nearest_in
+from jobs.mining.neighbours import Neighbours, local_scale
+from jobs.mining.partition_search import nearest_in
 
 
 def planted(sizes: list[int], noise: float, dim: int = 40, seed: int = 0):
@@ -29,7 +30,7 @@ def planted(sizes: list[int], noise: float, dim: int = 40, seed: int = 0):
 
 def mine(vectors: NDArray[np.float16], config: CutConfig) -> tuple[Cut, Styles]:
     count = len(vectors)
-    neighbours = Neighbours(*nearest_in(vectors, np.arange(count), min(64, count - 1)))
+    neighbours = Neighbours(*nearest_in(vectors, 64))
     edges = candidate_edges(neighbours, local_scale(neighbours, 10), 0.2)
     cut = choose_cut(edges, count, config, seed=0)
     return cut, find_styles(edges, cut, count, neighbours.index.shape[1], config)
