@@ -9,8 +9,9 @@ from jobs.mining.config import MiningConfig
 from jobs.mining.cut import Cut, CutPoint, Edges
 from jobs.mining.filters import FilterOutcome
 from jobs.mining.mined import MinedPairs
+from jobs.mining.pair import Pair
 from jobs.mining.report_numbers import ReportSource
-from jobs.mining.selection import Pair, Selection
+from jobs.mining.selection import Selection
 
 STYLE_SIZE = 10
 NUM_DROPPED = {"corrupt_image": 5, "truncated_shard": 3, "low_aesthetic": 4, "duplicate_file": 2}
@@ -49,7 +50,11 @@ def mined_pairs(num_styles: int = 6, seed: int = 0) -> MinedPairs:
         cut=Cut(0.1, 0.95, True, curve, 0.95),
         styles=Styles(members, edges.where(inside), np.repeat(np.arange(num_styles), STYLE_SIZE)),
         selection=Selection(
-            pairs, 0.4, {"same_head": 3, "similar_content": 6}, {"same_head": [(0, 1)]}
+            pairs,
+            0.4,
+            {"same_head": 3, "near_copy": 0, "similar_content": 6},
+            {"same_head": [(0, 1)]},
+            {"total": 0, "source": 0, "split_conflict": 0},
         ),
         names=names,
         splits={name: SPLITS[n % 3] for n, name in enumerate(names)},

@@ -66,18 +66,19 @@ class Ledger:
         if not storage.exists(uri):
             return cls.empty(config)
         try:
-            table = pq.read_table(pa.BufferReader(storage.read_bytes(uri)), schema=_SCHEMA)
+            table = pq.read_table(pa.BufferReader(storage.read_bytes(uri)))
+            settings = (table.schema.metadata or {})[_SETTINGS].decode()
             sha = np.frombuffer(b"".join(table["sha256"].to_pylist()), f"S{_SHA_BYTES}")
             split = np.array([SPLITS.index(s) for s in table["split"].to_pylist()], np.int8)
-        except (pa.ArrowException, ValueError, TypeError) as error:
+        except (pa.ArrowException, KeyError, TypeError, ValueError) as error:
             fix = "restore it, or mine into an empty folder"
             raise InputError("output", uri, "is no ledger of splits", fix) from error
-        if (table.schema.metadata or {}).get(_SETTINGS, b"").decode() != config_hash(config):
+        if settings != config_hash(config):
             logger.warning("mining.split changed: %s is begun anew, splits are drawn again", uri)
             return cls.empty(config)
         styles = table["style_id"].combine_chunks().dictionary_encode()
         style = styles.indices.to_numpy().astype(np.int32)
-        return cls(config_hash(config), sha, style, split, styles.dictionary.to_pylist())
+        return cls(settings, sha, style, split, styles.dictionary.to_pylist())
 
     def __len__(self) -> int:
         return len(self.sha)
@@ -103,23 +104,25 @@ class Ledger:
             splits: Split by style id.
             sha: (M, 2) hashes of the images.
         """
-        names = sorted(name for name in members if name in splits)
+        fresh = {
+            name: images[self.find(sha[images]) < 0]
+            for name, images in sorted(members.items())
+            if name in splits
+        }
+        names = [name for name, images in fresh.items() if len(images)]
         style_ids = sorted({*self.style_ids, *names})
         place = {name: number for number, name in enumerate(style_ids)}
-        images = np.concatenate([np.zeros(0, np.int64), *(members[name] for name in names)])
-        sizes = [len(members[name]) for name in names]
+        renumbered = np.array([place[name] for name in self.style_ids], np.int32)
+        images = np.concatenate([np.zeros(0, np.int64), *(fresh[name] for name in names)])
+        sizes = [len(fresh[name]) for name in names]
         style = np.repeat(np.array([place[name] for name in names], np.int32), sizes)
         split = np.repeat(np.array([SPLITS.index(splits[n]) for n in names], np.int8), sizes)
-        is_new = self.find(sha[images]) < 0
-        renumbered = np.array([place[name] for name in self.style_ids], np.int32)
-        keys = np.concatenate([self.sha, _keys(sha[images[is_new]])])
-        keys, first = np.unique(keys, return_index=True)
-        old = renumbered[self.style] if len(self) else self.style
+        keys, first = np.unique(np.concatenate([self.sha, _keys(sha[images])]), return_index=True)
         return Ledger(
             self.settings,
             keys,
-            np.concatenate([old, style[is_new]])[first],
-            np.concatenate([self.split, split[is_new]])[first],
+            np.concatenate([renumbered[self.style], style])[first],
+            np.concatenate([self.split, split])[first],
             style_ids,
         )
 

@@ -28,8 +28,9 @@ from PIL import Image
 from jobs.mining.config import MiningConfig
 from jobs.mining.feature_plan import FeaturePlan, plan_features
 from jobs.mining.feature_schema import SCHEMA
-from jobs.mining.features import InputShard, compute_features, feature_uri
+from jobs.mining.features import compute_features, feature_uri
 from jobs.mining.ingest import END, IngestStage
+from jobs.mining.samples import InputShard
 from jobs.progress import NullProgress
 from jobs.provenance import file_hash
 from jobs.shards import ShardWriter
@@ -58,7 +59,7 @@ def _shards(folder: Path) -> list[InputShard]:
                 picture = pictures[(number + i) % len(pictures)]
                 writer.write(f"{i:06d}", {"jpg": picture, "txt": f"a thing {i}".encode()})
         uri = writer.shards[0].uri
-        shards.append(InputShard(uri, file_hash(uri), Path(uri).stat().st_size))
+        shards.append(InputShard(uri, Path(uri).name, file_hash(uri), Path(uri).stat().st_size))
     return shards
 
 

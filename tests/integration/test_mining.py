@@ -14,7 +14,7 @@ from i2l_model.errors import InputError
 from i2l_model.images import decode_image
 from jobs.corpus.stylegrid import CorpusConfig, write_corpus
 from jobs.mining.config import MiningConfig
-from jobs.mining.features import extract_features
+from jobs.mining.features import compute_features
 from jobs.mining.result import MiningResult
 from jobs.mining.run import run_mining
 from jobs.mining.scoring import baseline_scores, read_index, read_labels, score_pairs
@@ -222,11 +222,11 @@ def test_bad_input_that_a_worker_finds_is_told_in_one_line(
     shutil.copytree(blind, source)
     shard = source / "blind-00000.tar"
 
-    def extract_after_loss(*arguments: object) -> object:
+    def compute_after_loss(*arguments: object) -> object:
         shard.unlink()
-        return extract_features(*arguments)  # type: ignore[arg-type]
+        return compute_features(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("jobs.mining.run.extract_features", extract_after_loss)
+    monkeypatch.setattr("jobs.mining.run.compute_features", compute_after_loss)
     assert run(["mine", "--input", str(source), "--output", str(tmp_path / "out")]) == 2
     *progress, line = capfd.readouterr().err.splitlines()
     assert all(line.startswith(("hash ", "embed ")) for line in progress)

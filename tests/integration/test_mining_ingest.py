@@ -22,7 +22,8 @@ from i2l_model.errors import InputError
 from jobs.mining.config import MiningConfig
 from jobs.mining.feature_plan import plan_features
 from jobs.mining.feature_schema import IGNORED_MEMBERS, SCHEMA
-from jobs.mining.features import InputShard, compute_features, feature_uri
+from jobs.mining.features import compute_features, feature_uri
+from jobs.mining.samples import InputShard
 from jobs.progress import NullProgress
 from jobs.provenance import file_hash
 from jobs.shards import ShardWriter
@@ -96,7 +97,7 @@ def write_shard(folder: Path, samples: dict[str, dict[str, bytes]]) -> InputShar
         for key, members in samples.items():
             writer.write(key, members)
     path = folder / "s-00000.tar"
-    return InputShard(str(path), file_hash(str(path)), path.stat().st_size)
+    return InputShard(str(path), path.name, file_hash(str(path)), path.stat().st_size)
 
 
 def features(config: MiningConfig, shards: list[InputShard], output: Path) -> list[Path]:

@@ -66,7 +66,6 @@ def files_below(folder: Path) -> dict[str, bytes]:
     }
 
 
-@pytest.mark.xfail(reason="the output names shards by absolute URI", strict=True)
 def test_the_output_is_the_same_on_any_storage(
     s3_server: S3Server, shards: Path, local_files: dict[str, bytes], tmp_path: Path
 ) -> None:

@@ -69,7 +69,7 @@ def test_the_seed_decides() -> None:
 
 def test_nothing_to_show_is_fine() -> None:
     source = report_source()
-    empty = Selection((), 1.0, {}, {})
+    empty = Selection((), 1.0, {}, {}, {})
     none = np.zeros(0, dtype=np.int64)
     edges = source.mined.edges.where(none)
     styles = replace(source.mined.styles, members=(), edges=edges)

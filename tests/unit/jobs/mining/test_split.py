@@ -2,31 +2,61 @@
 
 from collections import Counter
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from i2l_model.errors import InputError
+from jobs.mining.components import Styles, styles_of
 from jobs.mining.config import MiningConfig, SplitConfig
-from jobs.mining.split import assign_splits, style_name
+from jobs.mining.cut import Edges
+from jobs.mining.ledger import Ledger
+from jobs.mining.split import assign_splits, settle_styles, style_name
 
-NAMES = [f"style-{i}" for i in range(100)]
+NAMES = [f"style-{i:02}" for i in range(100)]
+SIZE = 3
+
+
+def split(
+    names: list[str], config: SplitConfig, source: NDArray[np.uint64] | None = None
+) -> dict[str, str]:
+    members = {name: SIZE * NAMES.index(name) + np.arange(SIZE) for name in names}
+    unknown = np.zeros(SIZE * len(NAMES), np.uint64)
+    sources = unknown if source is None else source
+    return assign_splits(members, hashes(len(unknown)), sources, Ledger.empty(config), config)
+
+
+def hashes(count: int) -> NDArray[np.uint64]:
+    return np.random.default_rng(0).integers(0, 2**63, (count, 2)).astype(np.uint64)
+
+
+def styles_with(groups: list[list[int]], count: int) -> Styles:
+    ends = np.array([(a, b) for g in groups for a in g for b in g if a < b], np.int32).T
+    score = np.ones(ends.shape[1], np.float32)
+    return styles_of([np.array(g) for g in groups], Edges(ends[0], ends[1], score, score), count)
+
+
+def known(groups: dict[str, list[int]], splits: dict[str, str], sha: NDArray[np.uint64]) -> Ledger:
+    members = {name: np.array(images) for name, images in groups.items()}
+    return Ledger.empty(SplitConfig()).extended(members, splits, sha)
 
 
 def test_shares_and_seed() -> None:
-    splits = assign_splits(NAMES, SplitConfig(val=0.1, test=0.2))
+    splits = split(NAMES, SplitConfig(val=0.1, test=0.2))
     assert Counter(splits.values()) == {"train": 70, "val": 10, "test": 20}
-    assert splits == assign_splits(NAMES[::-1], SplitConfig(val=0.1, test=0.2))
-    assert splits != assign_splits(NAMES, SplitConfig(val=0.1, test=0.2, seed=1))
+    assert splits == split(NAMES[::-1], SplitConfig(val=0.1, test=0.2))
+    assert splits != split(NAMES, SplitConfig(val=0.1, test=0.2, seed=1))
 
 
 def test_least_numbers_hold() -> None:
-    splits = assign_splits(NAMES[:10], SplitConfig(min_test_styles=4, min_val_styles=2))
+    splits = split(NAMES[:10], SplitConfig(min_test_styles=4, min_val_styles=2))
     assert Counter(splits.values()) == {"train": 4, "val": 2, "test": 4}
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])
 def test_too_few_styles_is_an_input_error(count: int) -> None:
     with pytest.raises(InputError, match="too few"):
-        assign_splits(NAMES[:count], SplitConfig())
+        split(NAMES[:count], SplitConfig())
 
 
 def test_shares_must_leave_training_styles() -> None:
@@ -35,5 +65,89 @@ def test_shares_must_leave_training_styles() -> None:
 
 
 def test_style_names_follow_content_not_order() -> None:
-    assert style_name(["a", "b"]) == style_name(["b", "a"])
-    assert style_name(["a", "b"]) != style_name(["a", "c"])
+    sha = hashes(3)
+    assert style_name(sha[[0, 1]]) == style_name(sha[[1, 0]])
+    assert style_name(sha[[0, 1]]) != style_name(sha[[0, 2]])
+
+
+def test_styles_of_one_source_share_a_split() -> None:
+    source = np.zeros(SIZE * len(NAMES), np.uint64)
+    source[::SIZE] = (
+        1 + np.arange(len(NAMES)) // 4
+    )  # one image of each style; four styles an artist
+    splits = split(NAMES, SplitConfig(val=0.1, test=0.2), source)
+    artists = [splits[name] for name in NAMES]
+    assert all(len(set(artists[n : n + 4])) == 1 for n in range(0, 100, 4))
+    assert Counter(splits.values()) == {"train": 72, "val": 8, "test": 20}
+
+
+def test_one_source_of_all_styles_cannot_be_split() -> None:
+    source = np.ones(SIZE * len(NAMES), np.uint64)
+    with pytest.raises(InputError, match=r"joined to 1 by their sources.*by_source=false"):
+        split(NAMES, SplitConfig(), source)
+    assert len(split(NAMES, SplitConfig(by_source=False), source)) == 100
+
+
+def test_images_keep_their_split_and_styles_their_id() -> None:
+    sha = hashes(12)
+    ledger = known({"a": [0, 1, 2], "b": [3, 4, 5]}, {"a": "train", "b": "test"}, sha)
+    found = styles_with([[0, 1, 2, 3, 6], [4, 5, 7], [8, 9, 10]], 12)
+    settled, names = settle_styles(found, sha, ledger)
+    assert names[:2] == ["a", "b"]
+    assert [group.tolist() for group in settled.members] == [[0, 1, 2, 6], [4, 5, 7], [8, 9, 10]]
+    assert settled.label[3] == -1
+    assert not (settled.edges.first == 3).any()
+    assert not (settled.edges.second == 3).any()
+    members = dict(zip(names, settled.members, strict=True))
+    no_source = np.zeros(12, np.uint64)
+    splits = assign_splits(members, sha, no_source, ledger, SplitConfig())
+    assert splits["a"] == "train"
+    assert splits["b"] == "test"
+    assert splits[names[2]] == "val"
+
+
+def test_of_two_parts_of_a_style_the_larger_keeps_the_id() -> None:
+    sha = hashes(6)
+    ledger = known({"a": [0, 1, 2, 3, 4]}, {"a": "val"}, sha)
+    _, names = settle_styles(styles_with([[0, 1], [2, 3, 4, 5]], 6), sha, ledger)
+    assert names[1] == "a"
+    assert names[0] != "a"
+
+
+def test_a_new_style_that_ties_splits_together_has_none() -> None:
+    sha, source = hashes(9), np.array([1, 0, 0, 2, 0, 0, 1, 2, 0], np.uint64)
+    ledger = known({"a": [0, 1, 2], "b": [3, 4, 5]}, {"a": "train", "b": "test"}, sha)
+    members = {name: np.arange(3) + 3 * n for n, name in enumerate("abc")}
+    config = SplitConfig(min_val_styles=0)
+    assert assign_splits(members, sha, source, ledger, config) == {"a": "train", "b": "test"}
+    source[7] = 0
+    assert assign_splits(members, sha, source, ledger, config)["c"] == "train"
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_growth_moves_nobody_and_its_ledger_repeats_it(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    sha, source = (
+        hashes(400),
+        rng.integers(0, 2, 400) * rng.integers(0, 9999, 400).astype(np.uint64),
+    )
+    config = SplitConfig(val=0.2, test=0.2)
+    ledger = Ledger.empty(config)
+    for count in (150, 300, 400):
+        label = rng.integers(0, count // 8, count)
+        groups = [np.flatnonzero(label == n).tolist() for n in range(count // 8)]
+        found = styles_with([group for group in groups if len(group) > 1], 400)
+        results = []
+        for _ in range(2):
+            styles, names = settle_styles(found, sha, ledger)
+            assert len(set(names)) == len(names)
+            members = dict(zip(names, styles.members, strict=True))
+            splits = assign_splits(members, sha, source * np.uint64(seed % 3 == 0), ledger, config)
+            of_image = {int(i): splits[n] for n in splits for i in members[n]}
+            before = ledger.find(sha)
+            for image, chosen in of_image.items():
+                if before[image] >= 0:
+                    assert ("train", "val", "test")[ledger.split[before[image]]] == chosen
+            ledger = ledger.extended(members, splits, sha)
+            results.append((names, splits, len(ledger)))
+        assert results[0] == results[1]
