@@ -133,14 +133,19 @@ def assign_splits(
         if not known:
             open_groups.append([names[n] for n in numbers])
     open_groups.sort(key=lambda group: _seeded(group[0], config.seed))
-    _place(open_groups, placed, len(names), config)
+    if not _place(open_groups, placed, len(names), config):
+        _refuse(len(names), len(groups), config)
     return {name: SPLITS[placed[name]] for name in names if name in placed}
 
 
 def _place(
     groups: list[list[str]], placed: dict[str, int], num_styles: int, config: SplitConfig
-) -> None:
-    """Add the groups' styles to ``placed``: to test, then val, as far as they fit, else train."""
+) -> bool:
+    """Add the groups' styles to ``placed``: to test, then val, as far as they fit, else train.
+
+    Returns:
+        Whether every split has what it needs.
+    """
     train, val, test = range(len(SPLITS))
     least = {test: config.min_test_styles, val: config.min_val_styles}
     share = {test: config.test, val: config.val}
@@ -157,25 +162,19 @@ def _place(
     for group in rest:
         count[train] += len(group)
         placed.update(dict.fromkeys(group, train))
-    if not count[train] or any(count[split] < least[split] for split in least):
-        _refuse(num_styles, len(groups), config)
+    return count[train] > 0 and all(count[split] >= least[split] for split in least)
 
 
 def _refuse(num_styles: int, num_groups: int, config: SplitConfig) -> None:
     needed = config.min_test_styles + config.min_val_styles + 1
-    joined = num_groups < num_styles and num_styles >= needed
-    by_source = f", joined to {num_groups} by their sources," if joined else ""
     fix = "add pictures of more styles, or lower mining.split.min_val_styles and "
     fix += "mining.split.min_test_styles"
-    if joined:
+    found = f"{num_styles} style{'' if num_styles == 1 else 's'} with pairs found"
+    if num_groups < num_styles:
+        found += f", joined to {num_groups} by their sources"
         fix += ", or set mining.split.by_source=false"
-    raise InputError(
-        "input",
-        f"{num_styles} style{'' if num_styles == 1 else 's'} with pairs found",
-        f"{by_source.removeprefix(', ')} is too few for training, validation and test "
-        f"({needed} needed)".strip(),
-        fix,
-    )
+    problem = f"is too few for training, validation and test ({needed} needed)"
+    raise InputError("input", found, problem, fix)
 
 
 def _split_before(group: NDArray[np.int64], sha: NDArray[np.uint64], ledger: Ledger) -> int:
