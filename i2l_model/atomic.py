@@ -10,6 +10,10 @@ from typing import IO
 
 from i2l_model.errors import InputError
 
+_SUFFIX = ".tmp"
+PARTIAL_PATTERN = f".*{_SUFFIX}"
+"""Names of files whose writer was killed."""
+
 
 @contextmanager
 def open_atomic(path: Path, *, field: str = "output") -> Iterator[IO[bytes]]:
@@ -28,7 +32,9 @@ def open_atomic(path: Path, *, field: str = "output") -> Iterator[IO[bytes]]:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        descriptor, name = tempfile.mkstemp(
+            prefix=f".{path.name}.", suffix=_SUFFIX, dir=path.parent
+        )
     except OSError as error:
         problem = f"cannot be written: {error.strerror}"
         raise InputError(field, path, problem, "give a place you can write to") from error

@@ -2,6 +2,8 @@
 
 import logging
 import os
+import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -42,6 +44,23 @@ def ensure_ray(num_cpus: int = EMBEDDED_NUM_CPUS) -> None:
         logging_level=logging.ERROR,
         _node_ip_address="127.0.0.1",
     )
+    threading.Thread(target=_end_with_the_raylet, daemon=True).start()
+
+
+def _end_with_the_raylet() -> None:
+    """End with one line when the embedded Ray's raylet is killed: nothing can go on without it.
+
+    Ray itself would end the process later, or fail tasks one by one, or wait.
+    """
+    node = ray.worker._global_node  # type: ignore[attr-defined]
+    (raylet,) = node.all_processes["raylet"]
+    code = raylet.process.wait()
+    if ray.is_initialized():  # else it was shut down
+        line = f"error: Ray's raylet ended (status {code}), perhaps for lack of memory; "
+        sys.stderr.write(f"{line}run the same command again, it continues where it stopped\n")
+        sys.stderr.flush()
+        node.kill_all_processes(check_alive=False, allow_graceful=False)
+        os._exit(1)
 
 
 @contextmanager

@@ -79,6 +79,7 @@ def run_mining(
 
     ensure_ray()
     storage.delete(storage.join_uri(output_uri, "manifest.json"))
+    storage.delete_unfinished(output_uri)
     num_computed = compute_features(plan, config.workers, inputs, output_uri, progress)
     logger.info("%d of %d shards embedded, the others were there", num_computed, len(inputs))
     features = [feature_uri(plan, shard, output_uri) for shard in inputs]

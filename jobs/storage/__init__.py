@@ -32,6 +32,7 @@ __all__ = [
     "write_bytes",
     "open_write",
     "delete",
+    "delete_unfinished",
     "download_folder",
     "upload_folder",
 ]
@@ -119,6 +120,15 @@ def delete(uri: str | Path) -> None:
         s3.delete(uri)
     else:
         local.delete(uri)
+
+
+def delete_unfinished(uri: str | Path) -> None:
+    """Remove what killed writes left below a folder that nobody else writes to.
+
+    Nothing is seen of them in S3; a lifecycle rule of the bucket ends uploads that were begun.
+    """
+    if not is_s3(uri):
+        local.delete_unfinished(uri)
 
 
 def download_folder(uri: str | Path, target: str | Path) -> Path:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from i2l_model.atomic import PARTIAL_PATTERN
 from i2l_model.errors import InputError
 from jobs.storage.uris import local_path, missing
 
@@ -48,6 +49,12 @@ def delete(uri: str | Path) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
+        path.unlink(missing_ok=True)
+
+
+def delete_unfinished(uri: str | Path) -> None:
+    """Remove what killed writes left below a folder."""
+    for path in local_path(uri).rglob(PARTIAL_PATTERN):
         path.unlink(missing_ok=True)
 
 

@@ -16,6 +16,8 @@ from PIL import Image
 
 from i2l_model import atomic
 from jobs import storage
+from jobs.corpus.stylegrid import CorpusConfig, write_corpus
+from jobs.progress import NullProgress
 from pipelines.cli import failures
 from pipelines.cli.main import run
 
@@ -46,20 +48,47 @@ def test_a_disk_that_fills_up_is_one_line(pictures: Path, tmp_path: Path) -> Non
         pytest.skip("no unshare, with which the test mounts a small disk of its own")
     disk = tmp_path / "disk"
     disk.mkdir()
-    pack = [sys.executable, "-m", "pipelines.cli.main", "pack", str(pictures), "--output"]
-    command = ["unshare", "-rm", "sh", "-c", ON_A_SMALL_DISK, "sh", str(disk), *pack, str(disk)]
-    environment = os.environ | {"PAIRS": str(disk), "PYTHONPATH": str(Path(__file__).parents[2])}
-    found = subprocess.run(
-        command, capture_output=True, text=True, env=environment, check=False, cwd=tmp_path
-    )
-    if found.returncode in (1, 77) and LINE not in found.stderr:
-        pytest.skip(f"no small disk can be mounted here: {found.stderr.strip()}")
+    found = on_a_small_disk(disk, ["pack", str(pictures), "--output", str(disk)], tmp_path)
     assert found.returncode == 2, found.stderr
-    lines = [line for line in found.stderr.splitlines() if not line.startswith("pack ")]
+    progress = ("list ", "pack ")
+    lines = [line for line in found.stderr.splitlines() if not line.startswith(progress)]
     assert len(lines) == 1
     assert lines[0].startswith(LINE)
     assert lines[0].endswith("); free space, then run i2l pack again")
     assert found.stdout == ""  # no file was left
+
+
+def on_a_small_disk(
+    disk: Path, arguments: list[str], folder: Path
+) -> subprocess.CompletedProcess[str]:
+    """A run of the command line that sees 1 MiB of space at ``disk``, and the files it left."""
+    i2l = [sys.executable, "-m", "pipelines.cli.main", *arguments]
+    command = ["unshare", "-rm", "sh", "-c", ON_A_SMALL_DISK, "sh", str(disk), *i2l]
+    environment = os.environ | {"PAIRS": str(disk), "PYTHONPATH": str(Path(__file__).parents[2])}
+    found = subprocess.run(
+        command, capture_output=True, text=True, env=environment, check=False, cwd=folder
+    )
+    if found.returncode in (1, 77) and LINE not in found.stderr:
+        pytest.skip(f"no small disk can be mounted here: {found.stderr.strip()}")
+    return found
+
+
+@pytest.mark.slow
+def test_mining_onto_a_full_disk_is_one_line(tmp_path: Path) -> None:
+    if shutil.which("unshare") is None:
+        pytest.skip("no unshare, with which the test mounts a small disk of its own")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    config = CorpusConfig(num_styles=24, images_per_style=8, seed=5)
+    write_corpus(config, str(tmp_path / "in"), NullProgress())
+    mine = ["mine", "--input", str(tmp_path / "in"), "--output", str(disk)]
+    least = ["--set", "mining.split.min_test_styles=1"]
+    found = on_a_small_disk(disk, [*mine, *least], tmp_path)
+    assert found.returncode == 2, found.stderr
+    assert found.stderr.splitlines()[-1].startswith(LINE)
+    assert found.stderr.count("error:") == 1
+    assert "manifest.json" not in found.stdout
+    assert ".tmp" not in found.stdout
 
 
 def test_a_full_disk_leaves_no_half_file(
