@@ -26,9 +26,8 @@ FILE_NAME = "ledger.parquet"
 SPLITS = ("train", "val", "test")
 _SETTINGS = b"split_settings"
 _SHA_BYTES = 16
-_SCHEMA = pa.schema(
-    [("sha256", pa.binary(_SHA_BYTES)), ("style_id", pa.string()), ("split", pa.string())]
-)
+_WORDS = pa.dictionary(pa.int32(), pa.string())
+_SCHEMA = pa.schema([("sha256", pa.binary(_SHA_BYTES)), ("style_id", _WORDS), ("split", _WORDS)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,20 +64,16 @@ class Ledger:
         uri = storage.join_uri(output_uri, FILE_NAME)
         if not storage.exists(uri):
             return cls.empty(config)
+        data = storage.read_bytes(uri)
         try:
-            table = pq.read_table(pa.BufferReader(storage.read_bytes(uri)))
-            settings = (table.schema.metadata or {})[_SETTINGS].decode()
-            sha = np.frombuffer(b"".join(table["sha256"].to_pylist()), f"S{_SHA_BYTES}")
-            split = np.array([SPLITS.index(s) for s in table["split"].to_pylist()], np.int8)
-        except (pa.ArrowException, KeyError, TypeError, ValueError) as error:
+            ledger = _parsed(data)
+        except (pa.ArrowException, OSError, KeyError, ValueError) as error:
             fix = "restore it, or mine into an empty folder"
             raise InputError("output", uri, "is no ledger of splits", fix) from error
-        if settings != config_hash(config):
+        if ledger.settings != config_hash(config):
             logger.warning("mining.split changed: %s is begun anew, splits are drawn again", uri)
             return cls.empty(config)
-        styles = table["style_id"].combine_chunks().dictionary_encode()
-        style = styles.indices.to_numpy().astype(np.int32)
-        return cls(settings, sha, style, split, styles.dictionary.to_pylist())
+        return ledger
 
     def __len__(self) -> int:
         return len(self.sha)
@@ -128,15 +123,34 @@ class Ledger:
 
     def save(self, output_uri: str) -> None:
         """Write ``ledger.parquet``; equal entries give equal bytes."""
-        data = self.sha.tobytes()
-        sha = [data[at : at + _SHA_BYTES] for at in range(0, len(data), _SHA_BYTES)]
-        names, splits = np.array([*self.style_ids, ""]), np.array(SPLITS)
-        table = pa.table(
-            {"sha256": sha, "style_id": names[self.style], "split": splits[self.split]},
-            schema=_SCHEMA.with_metadata({_SETTINGS: self.settings}),
-        )
+        sha = pa.py_buffer(self.sha.tobytes())
+        columns = [
+            pa.FixedSizeBinaryArray.from_buffers(_SCHEMA.types[0], len(self), [None, sha]),
+            pa.DictionaryArray.from_arrays(self.style, pa.array(self.style_ids, pa.string())),
+            pa.DictionaryArray.from_arrays(self.split.astype(np.int32), pa.array(SPLITS)),
+        ]
+        table = pa.table(columns, schema=_SCHEMA.with_metadata({_SETTINGS: self.settings}))
         with storage.open_write(storage.join_uri(output_uri, FILE_NAME)) as stream:
-            pq.write_table(table, stream, compression="zstd")
+            pq.write_table(table, stream, compression="zstd", write_page_checksum=True)
+
+
+def _parsed(data: bytes) -> Ledger:
+    """The ledger in a file's bytes; of what is none, any of the errors that ``load`` names."""
+    table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
+    if not table.schema.equals(_SCHEMA) or any(c.null_count for c in table.columns):
+        raise ValueError("other columns")
+    sha, style, split = (c.unify_dictionaries().combine_chunks() for c in table.columns)
+    keys = np.frombuffer(sha.buffers()[1] or b"", f"S{_SHA_BYTES}", count=len(sha))
+    if (keys[1:] <= keys[:-1]).any():
+        raise ValueError("entries out of order")
+    places = np.array([SPLITS.index(name) for name in split.dictionary.to_pylist()], np.int8)
+    return Ledger(
+        (table.schema.metadata or {})[_SETTINGS].decode(),
+        keys,
+        style.indices.to_numpy(),
+        places[split.indices.to_numpy()],
+        style.dictionary.to_pylist(),
+    )
 
 
 def _keys(sha: NDArray[np.generic]) -> NDArray[np.bytes_]:

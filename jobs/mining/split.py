@@ -7,6 +7,7 @@ Shapes: M images.
 
 import hashlib
 from collections.abc import Mapping
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,8 @@ from jobs.mining.ledger import SPLITS, Ledger
 __all__ = ["SPLITS", "assign_splits", "settle_styles", "style_name"]
 
 _MIN_IMAGES = 2  # of a style that can have a pair
+_TRAIN, _VAL, _TEST = range(len(SPLITS))
+_Picks: TypeAlias = "tuple[int, int, _Picks] | None"  # group, its split, those picked before
 
 
 def style_name(sha: NDArray[np.uint64], salt: int = 0) -> str:
@@ -133,48 +136,92 @@ def assign_splits(
         if not known:
             open_groups.append([names[n] for n in numbers])
     open_groups.sort(key=lambda group: _seeded(group[0], config.seed))
-    if not _place(open_groups, placed, len(names), config):
-        _refuse(len(names), len(groups), config)
+    before = np.bincount(list(placed.values()), minlength=len(SPLITS)).tolist()
+    chosen = _chosen_splits([len(group) for group in open_groups], before, config)
+    if chosen is None:
+        raise _too_few(len(names), len(groups), len(placed), config)
+    for group, split in zip(open_groups, chosen, strict=True):
+        placed.update(dict.fromkeys(group, split))
     return {name: SPLITS[placed[name]] for name in names if name in placed}
 
 
-def _place(
-    groups: list[list[str]], placed: dict[str, int], num_styles: int, config: SplitConfig
-) -> bool:
-    """Add the groups' styles to ``placed``: to test, then val, as far as they fit, else train.
+def _chosen_splits(sizes: list[int], before: list[int], config: SplitConfig) -> list[int] | None:
+    """Place groups: first in test, then in val, as far as they fit, the rest in train.
+
+    Where that leaves a split with less than it needs, a few small groups are placed beforehand.
+
+    Args:
+        sizes: Styles of each group, in order.
+        before: Styles that each split has already.
+        config: Shares and least numbers.
 
     Returns:
-        Whether every split has what it needs.
+        Places in ``SPLITS``; None where no choice gives every split what it needs.
     """
-    train, val, test = range(len(SPLITS))
-    least = {test: config.min_test_styles, val: config.min_val_styles}
-    share = {test: config.test, val: config.val}
-    wanted = {split: max(round(share[split] * num_styles), least[split]) for split in (test, val)}
-    count = {split: list(placed.values()).count(split) for split in (train, val, test)}
-    rest = list(groups)
-    for split in (test, val):
-        for group in list(rest):
-            is_short = count[split] < least[split]
-            if count[split] + len(group) <= wanted[split] or (is_short and len(rest) > 1):
-                rest.remove(group)
-                count[split] += len(group)
-                placed.update(dict.fromkeys(group, split))
-    for group in rest:
-        count[train] += len(group)
-        placed.update(dict.fromkeys(group, train))
-    return count[train] > 0 and all(count[split] >= least[split] for split in least)
+    total = sum(before) + sum(sizes)
+    least = np.array([1, config.min_val_styles, config.min_test_styles])
+    shares = np.array([0, round(config.val * total), round(config.test * total)])
+    missing = (np.maximum(shares, least) - before).tolist()
+    chosen = _filled(sizes, {}, missing)
+    if (before + np.bincount(chosen, weights=sizes, minlength=len(SPLITS)) >= least).all():
+        return chosen
+    first = _smallest_that_suffice(sizes, np.maximum(least - before, 0).tolist())
+    return None if first is None else _filled(sizes, first, missing)
 
 
-def _refuse(num_styles: int, num_groups: int, config: SplitConfig) -> None:
+def _filled(sizes: list[int], first: dict[int, int], missing: list[int]) -> list[int]:
+    """Add groups in order while each brings its split nearer to what it misses."""
+    chosen = dict(first)
+    for split in (_TEST, _VAL):
+        open_places = missing[split] - sum(sizes[g] for g, s in first.items() if s == split)
+        for group, size in enumerate(sizes):
+            if group not in chosen and 0 < size <= 2 * open_places:
+                chosen[group] = split
+                open_places -= size
+    return [chosen.get(group, _TRAIN) for group in range(len(sizes))]
+
+
+def _smallest_that_suffice(sizes: list[int], needed: list[int]) -> dict[int, int] | None:
+    """Group → split for groups, from the smallest on, that give each split what it needs.
+
+    For each number of styles in train and test it is enough to know the most that val can have, so
+    that all choices are covered in steps of groups × needed numbers.
+    """
+    found: dict[tuple[int, int], tuple[int, _Picks]] = {(0, 0): (0, None)}
+    for group in sorted(range(len(sizes)), key=lambda g: (sizes[g], g)):
+        for (train, test), (val, picks) in list(found.items()):
+            for split in (_TEST, _VAL, _TRAIN):
+                has = [train, val, test]
+                has[split] = min(has[split] + sizes[group], needed[split])
+                best, _ = found.get((has[_TRAIN], has[_TEST]), (-1, None))
+                if has[_VAL] > best:
+                    found[has[_TRAIN], has[_TEST]] = has[_VAL], (group, split, picks)
+        most, picks = found.get((needed[_TRAIN], needed[_TEST]), (-1, None))
+        if most == needed[_VAL]:
+            return _unrolled(picks)
+    return None
+
+
+def _unrolled(picks: "_Picks") -> dict[int, int]:
+    chosen = {}
+    while picks is not None:
+        group, split, picks = picks
+        chosen[group] = split
+    return chosen
+
+
+def _too_few(num_styles: int, num_groups: int, num_before: int, config: SplitConfig) -> InputError:
     needed = config.min_test_styles + config.min_val_styles + 1
     fix = "add pictures of more styles, or lower mining.split.min_val_styles and "
     fix += "mining.split.min_test_styles"
     found = f"{num_styles} style{'' if num_styles == 1 else 's'} with pairs found"
+    if num_before:
+        found += f", {num_before} of them in the split of an earlier run"
     if num_groups < num_styles:
         found += f", joined to {num_groups} by their sources"
         fix += ", or set mining.split.by_source=false"
     problem = f"is too few for training, validation and test ({needed} needed)"
-    raise InputError("input", found, problem, fix)
+    return InputError("input", found, problem, fix)
 
 
 def _split_before(group: NDArray[np.int64], sha: NDArray[np.uint64], ledger: Ledger) -> int:
