@@ -2,7 +2,6 @@
 
 import logging
 import os
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,13 +51,15 @@ def _end_with_the_raylet() -> None:
 
     Ray itself would end the process later, or fail tasks one by one, or wait.
     """
-    node = ray.worker._global_node  # type: ignore[attr-defined]
+    node = ray.worker._global_node
     (raylet,) = node.all_processes["raylet"]
     code = raylet.process.wait()
     if ray.is_initialized():  # else it was shut down
-        line = f"error: Ray's raylet ended (status {code}), perhaps for lack of memory; "
-        sys.stderr.write(f"{line}run the same command again, it continues where it stopped\n")
-        sys.stderr.flush()
+        logger.critical(
+            "error: Ray's raylet ended (status %s), perhaps for lack of memory; run the same "
+            "command again, it continues where it stopped",
+            code,
+        )
         node.kill_all_processes(check_alive=False, allow_graceful=False)
         os._exit(1)
 

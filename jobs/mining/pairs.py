@@ -20,6 +20,7 @@ from jobs.mining.mined import MinedPairs
 from jobs.mining.pair import Pair
 from jobs.mining.split import SPLITS
 from jobs.mining.spool import ImageSpool, SpooledTexts
+from jobs.parquet_files import open_parquet
 from jobs.progress import Progress
 from jobs.shards import ShardInfo, ShardWriter, remove_shards
 from jobs.surrogates import replace_surrogates
@@ -102,8 +103,8 @@ def write_pairs(
     for folder in folders.values():
         remove_shards(folder, "pairs")
     written: dict[str, list[ShardInfo]] = {}
-    with storage.open_write(storage.join_uri(output_uri, "index.parquet")) as stream:
-        index = _IndexWriter(stream)
+    with open_parquet(storage.join_uri(output_uri, "index.parquet"), INDEX_SCHEMA) as parquet:
+        index = _IndexWriter(parquet)
         for split, folder in folders.items():
             with ShardWriter(folder, "pairs", shard_mib << 20) as writer:
                 for number, pair_id in ordered.of_split(split):
@@ -116,7 +117,7 @@ def write_pairs(
                     writer.write(pair_id, _members(rows, spool, sample_json(row, texts, read)))
                     progress.update("write", index.num_rows, len(ordered.numbers))
             written[split] = writer.shards
-        index.close()
+        index.flush()
     return written
 
 
@@ -168,8 +169,8 @@ def _members(rows: list[int], spool: ImageSpool, described: bytes) -> dict[str, 
 class _IndexWriter:
     """Collects rows and writes them a row group at a time."""
 
-    def __init__(self, stream: Any) -> None:
-        self._writer = pq.ParquetWriter(stream, INDEX_SCHEMA, compression="zstd")
+    def __init__(self, writer: pq.ParquetWriter) -> None:
+        self._writer = writer
         self._waiting: list[IndexRow] = []
         self.num_rows = 0
 
@@ -177,12 +178,8 @@ class _IndexWriter:
         self._waiting.append(row)
         self.num_rows += 1
         if len(self._waiting) == _ROW_GROUP:
-            self._flush()
+            self.flush()
 
-    def close(self) -> None:
-        self._flush()
-        self._writer.close()
-
-    def _flush(self) -> None:
+    def flush(self) -> None:
         self._writer.write_table(pa.Table.from_pylist(self._waiting, schema=INDEX_SCHEMA))
         self._waiting = []

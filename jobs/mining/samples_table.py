@@ -2,12 +2,11 @@
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from jobs import storage
 from jobs.mining.mined import MinedPairs
 from jobs.mining.samples import Samples
+from jobs.parquet_files import open_parquet
 
 SAMPLES_SCHEMA = pa.schema(
     [
@@ -32,10 +31,7 @@ def write_samples(samples: Samples, mined: MinedPairs, used: NDArray[np.integer]
     is_used[used] = True
     names = np.array([*mined.names, ""], dtype=object)
     reasons = np.array(samples.reason_names, dtype=object)
-    with (
-        storage.open_write(uri) as stream,
-        pq.ParquetWriter(stream, SAMPLES_SCHEMA, compression="zstd") as writer,
-    ):
+    with open_parquet(uri, SAMPLES_SCHEMA) as writer:
         for number, shard in enumerate(samples.shards):
             rows = slice(samples.first[number], samples.first[number + 1])
             columns = samples.shard_columns(number, _COPIED)

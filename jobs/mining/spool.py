@@ -27,6 +27,7 @@ from jobs import storage
 from jobs.mining.config import MiningConfig
 from jobs.mining.sample_row import image_member
 from jobs.mining.samples import InputShard, Samples
+from jobs.parquet_files import open_parquet
 from jobs.progress import Progress
 from jobs.provenance import json_hash
 from jobs.shards import read_shard
@@ -182,10 +183,8 @@ class CompressStage:
         for number in batch["task"]:
             task = self._tasks[str(number)]
             images = self._compressed(task)
-            with (
-                storage.open_write(storage.join_uri(self._work_uri, task.name)) as stream,
-                pq.ParquetWriter(stream, _SCHEMA, compression="none") as writer,
-            ):
+            uri = storage.join_uri(self._work_uri, task.name)
+            with open_parquet(uri, _SCHEMA, compression="none") as writer:
                 while part := list(islice(images, _IMAGES_A_BATCH)):
                     positions, data = zip(*part, strict=True)
                     writer.write_table(
