@@ -12,18 +12,14 @@ on all cores.
 Fails if recall@64 is below 0.95, a peak above 8 GiB or the exponent of time over size above 1.25.
 """
 
-import contextlib
 import json
 import os
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 from numpy.typing import NDArray
 
@@ -31,6 +27,7 @@ from jobs.cluster import ensure_ray
 from jobs.mining.config import MiningConfig
 from jobs.mining.neighbours import search_neighbours
 from jobs.progress import NullProgress
+from tests.process_memory import peak_memory
 from tests.style_vectors import style_vectors
 
 SIZES = os.environ.get("I2L_BENCH_SIZES", "30000,100000,300000,1000000")
@@ -77,7 +74,7 @@ def _measure(size: int, folder: Path) -> dict[str, float]:
         vectors[rows] = style_vectors(size, DIM, rows=rows)
     ensure_ray()
     config = MiningConfig()
-    with _peak_memory() as peak:
+    with peak_memory() as peak:
         started = time.perf_counter()
         cache = str(folder / "cache")
         found = search_neighbours(vectors, config, folder, cache, NullProgress())
@@ -120,28 +117,6 @@ def _exact_seconds(vectors: NDArray[np.float16], num_neighbours: int) -> float:
     for start in range(0, len(vectors), CHUNK):
         flat.search(vectors[start : start + CHUNK].astype(np.float32), num_neighbours + 1)
     return time.perf_counter() - started
-
-
-@contextlib.contextmanager
-def _peak_memory() -> Iterator[list[float]]:
-    """The largest memory in bytes of this process and its descendants, shared pages once."""
-    stop, peak = threading.Event(), [0.0]
-
-    def sample() -> None:
-        while not stop.wait(0.5):
-            total = 0
-            for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
-                with contextlib.suppress(psutil.Error):
-                    total += process.memory_full_info().pss
-            peak[0] = max(peak[0], total)
-
-    thread = threading.Thread(target=sample, daemon=True)
-    thread.start()
-    try:
-        yield peak
-    finally:
-        stop.set()
-        thread.join()
 
 
 if __name__ == "__main__":
