@@ -87,7 +87,12 @@ def _write(uri: str, lists: Lists) -> None:
     table = pa.table({"index": index.ravel(), "similarity": similarity.ravel()})
     with storage.open_write(uri) as stream:
         pq.write_table(
-            table, stream, compression="zstd", use_dictionary=False, write_page_checksum=True
+            table,
+            stream,
+            compression="zstd",
+            use_dictionary=False,
+            use_byte_stream_split=True,  # half the size of the lists
+            write_page_checksum=True,
         )
 
 

@@ -7,8 +7,10 @@ import pytest
 import ray
 from numpy.typing import NDArray
 
+from jobs import storage
 from jobs.mining import partition_search
 from jobs.mining.partition_search import nearest_in, search_partition
+from tests.s3_servers import S3Server
 from tests.style_vectors import style_vectors
 
 
@@ -57,6 +59,15 @@ def test_a_damaged_file_is_searched_again(ray_cluster: None, tmp_path: Path, dam
     again = ray.get(search_partition.remote(vectors, 10, str(tmp_path)))
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
     assert file.read_bytes() == whole
+
+
+def test_files_lie_in_object_storage(s3_server: S3Server) -> None:
+    vectors, uri = style_vectors(300, 24), f"{s3_server.new_bucket()}/run/neighbours"
+    search = search_partition._function
+    first = search(vectors, 10, uri)
+    assert len(storage.list_files(uri)) == 1
+    again = search(vectors, 10, uri)
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
 
 
 def test_a_file_is_used_where_the_same_vectors_meet(tmp_path: Path) -> None:
