@@ -13,6 +13,7 @@ from jobs.mining.config import SelectionConfig
 from jobs.mining.diversity import gini, pair_cosines, same_style_distance, style_vendi
 from jobs.mining.histogram import histogram, quantiles
 from jobs.mining.mined import MinedPairs
+from jobs.mining.selection import Selection
 
 _SAMPLED_PAIRS = 20_000
 _MAX_USES_SHOWN = 16
@@ -57,7 +58,6 @@ def link_numbers(mined: MinedPairs) -> dict[str, Any]:
     return {
         "in_styles": inside,
         "left_out": left_out,
-        "pairs_capped": dict(mined.selection.capped),
         "valid_share": valid / inside if inside else 0.0,
     }
 
@@ -146,4 +146,23 @@ def cap_numbers(
             "num_all": int((pairs_of_style > 0).sum()),
             "unit": "styles",
         },
+        _left_out("pairs in all", str(config.max_pairs or "none"), "total", mined.selection),
+        _left_out(
+            "share of pairs that show a source",
+            f"{100 * config.max_source_share:g} %",
+            "source",
+            mined.selection,
+        ),
+        _left_out("splits that a style lies in", "1", "split_conflict", mined.selection),
     ]
+
+
+def _left_out(name: str, limit: str, reason: str, selection: Selection) -> dict[str, Any]:
+    num_left_out = selection.capped[reason]
+    return {
+        "name": name,
+        "limit": limit,
+        "num_reached": num_left_out,
+        "num_all": len(selection.pairs) + sum(selection.capped.values()),
+        "unit": "pairs left out",
+    }

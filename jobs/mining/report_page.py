@@ -149,7 +149,7 @@ def _tiles(summary: Mapping[str, Any]) -> list[dict[str, str]]:
         (f"{counts['images_used']:,}", "images in pairs"),
         (f"{summary['styles']['with_pairs']:,}", "styles with pairs"),
         (f"{counts['pairs']:,}", "pairs"),
-        (f"{100 * precision:.1f} %", "links right, estimated"),
+        (f"{100 * precision:.1f} %", "pairs right, estimated"),
         (f"{summary['pairs']['refs_mean']:.1f}", "references a pair"),
         (f"{100 * summary['links']['valid_share']:.0f} %", "links valid as pairs"),
     ]
@@ -165,8 +165,8 @@ def notices(summary: Mapping[str, Any]) -> list[str]:
     precision = summary["cut"]["precision"]
     if precision < _LOW_PRECISION:
         found.append(
-            f"Only {100 * precision:.0f} % of the links are estimated to be right: look at the "
-            "pairs before you train on them."
+            f"Only {100 * precision:.0f} % of the pairs are estimated to be right: look at them "
+            "before you train on them."
         )
     damaged = summary["input"]["num_damaged"]
     if damaged:

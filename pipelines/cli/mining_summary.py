@@ -18,7 +18,7 @@ def summary_lines(report: Mapping[str, Any]) -> list[str]:
         f"{counts['images_used']:,} in pairs",
     ]
     lines.append(
-        f"{100 * precision:.1f} % of the links are right by estimate, "
+        f"{100 * precision:.1f} % of the pairs are right by estimate, "
         f"{100 * report['cut']['coverage']:.1f} % of the images keep a link"
     )
     drops = list(report["drops"].items())
