@@ -63,7 +63,7 @@ def generate(
         backbone,
         prompts,
         lora=lora,
-        noise=starting_noise(seeds, backbone.latent_shape(height, width)),
+        noise=starting_noise(backbone, seeds, height, width),
         sigmas=backbone.inference_sigmas(num_inference_steps, height, width),
         guidance_scale=guidance_scale,
         guidance=guidance,
@@ -76,12 +76,15 @@ def generate(
     return images
 
 
-def starting_noise(seeds: Sequence[int], shape: tuple[int, int, int]) -> torch.Tensor:
-    """Return standard normal noise (B, C, h, w) on the CPU; row i depends on ``seeds[i]`` only."""
+def starting_noise(
+    backbone: Backbone, seeds: Sequence[int], height: int, width: int
+) -> torch.Tensor:
+    """Return noise (B, C, h, w) on the CPU; row i depends on ``seeds[i]`` only."""
+    shape = backbone.latent_shape(height, width)
     if not seeds:
         return torch.empty(0, *shape)
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    return torch.stack([torch.randn(shape, generator=generator) for generator in generators])
+    return torch.stack([backbone.noise(shape, generator) for generator in generators])
 
 
 @torch.inference_mode()

@@ -2,10 +2,11 @@
 
 # B batch, C channels, H W pixels, h w latent cells, T text tokens, D text features, S steps
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -21,11 +22,17 @@ class Backbone(ABC):
     Adapters translate time, sign, containers and latent scaling of their model into it.
 
     Attributes:
+        family: "z-image", "flux2" or "hidream-o1"; LoRA files are named by it.
+        target_pattern: Matches the whole names of the linears that a LoRA updates.
+        noise_scale: Standard deviation of the noise at sigma 1.
         name: Asset name, folder name or hub id, stored with every predictor made for it.
         transformer: The velocity network, frozen and in eval mode; its linears carry the LoRAs.
         image_size: Default side of a square image in pixels.
     """
 
+    family: ClassVar[str]
+    target_pattern: ClassVar[re.Pattern[str]]
+    noise_scale: float = 1.0
     name: str
     transformer: nn.Module
     image_size: int
@@ -40,13 +47,25 @@ class Backbone(ABC):
         """Dtype of the transformer's weights."""
         return next(self.transformer.parameters()).dtype
 
-    @abstractmethod
+    @classmethod
+    def targets_of(cls, transformer: nn.Module) -> tuple[LoraTarget, ...]:
+        """Return the layers of such a transformer that a LoRA updates; it may be on "meta"."""
+        return tuple(
+            LoraTarget(name, module.in_features, module.out_features)
+            for name, module in transformer.named_modules()
+            if isinstance(module, nn.Linear) and cls.target_pattern.fullmatch(name)
+        )
+
     def lora_targets(self) -> tuple[LoraTarget, ...]:
         """Return the linear layers of the transformer that a LoRA updates, in module order."""
+        return self.targets_of(self.transformer)
 
     @abstractmethod
     def encode_prompts(self, prompts: Sequence[str]) -> list[torch.Tensor]:
-        """Return one (T_i, D) tensor a prompt, without padding rows."""
+        """Return what `velocity` reads of each prompt, without padding rows: (T_i, D) features.
+
+        Where the transformer itself reads the text, and a LoRA changes that: (T_i,) token ids.
+        """
 
     @abstractmethod
     def encode_images(self, images: torch.Tensor) -> torch.Tensor:
@@ -62,6 +81,11 @@ class Backbone(ABC):
     @abstractmethod
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """Return (C, h, w) of an image of that size in pixels; InputError if it does not fit."""
+
+    def noise(self, shape: Sequence[int], generator: torch.Generator) -> torch.Tensor:
+        """Draw what the latents are at sigma 1: normal, float32, on the generator's device."""
+        device = generator.device
+        return self.noise_scale * torch.randn(*shape, generator=generator, device=device)
 
     @abstractmethod
     def sample_sigmas(self, num: int, generator: torch.Generator | None = None) -> torch.Tensor:
@@ -97,7 +121,7 @@ class Backbone(ABC):
         Args:
             latents: (B, C, h, w) noisy latents.
             sigmas: (B,) noise levels in [0, 1].
-            prompt_embeds: B tensors (T_i, D) from `encode_prompts`.
+            prompt_embeds: B tensors from `encode_prompts`.
             lora: N LoRAs with B = N * K; row b uses LoRA b // K. None leaves the backbone bare.
 
         Returns:

@@ -15,19 +15,13 @@ from typing import Any
 
 import torch
 from diffusers import ZImagePipeline
-from torch import nn
 
 from i2l_model.backbones.base import Backbone
 from i2l_model.errors import InputError
-from i2l_model.lora.factors import LoraTarget
 from i2l_model.lora.injection import checkpoint_with_lora
 
 logger = logging.getLogger(__name__)
 
-_TARGETS = re.compile(
-    r"(layers|noise_refiner|context_refiner)\.\d+\."
-    r"(attention\.(to_q|to_k|to_v|to_out\.0)|feed_forward\.w[123])"
-)
 _MAX_PROMPT_TOKENS = 512  # ZImagePipeline's limit
 _PROMPTS_PER_FORWARD = 64
 _CAPTION_MULTIPLE = 32  # the transformer pads captions to a multiple of this
@@ -42,6 +36,13 @@ class ZImageBackbone(Backbone):
         name: The backbone's name, see `Backbone`.
     """
 
+    family = "z-image"
+    # the seven attention and feed-forward linears of every block
+    target_pattern = re.compile(
+        r"(layers|noise_refiner|context_refiner)\.\d+\."
+        r"(attention\.(to_q|to_k|to_v|to_out\.0)|feed_forward\.w[123])"
+    )
+
     def __init__(self, pipeline: ZImagePipeline, name: str) -> None:
         self.name = name
         self.transformer: Any = pipeline.transformer
@@ -52,14 +53,6 @@ class ZImageBackbone(Backbone):
         self.image_size = int(self.vae.config.sample_size)
         for module in (self.transformer, self.vae, self.text_encoder):
             module.requires_grad_(False).eval()
-
-    def lora_targets(self) -> tuple[LoraTarget, ...]:
-        """Return the seven attention and feed-forward linears of every block."""
-        return tuple(
-            LoraTarget(name, module.in_features, module.out_features)
-            for name, module in self.transformer.named_modules()
-            if isinstance(module, nn.Linear) and _TARGETS.fullmatch(name)
-        )
 
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> list[torch.Tensor]:

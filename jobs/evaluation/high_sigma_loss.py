@@ -36,9 +36,7 @@ def high_sigma_losses(
     num_targets = len(latents_BCHW) // len(seeds)
     noise = torch.cat(
         [
-            torch.randn(
-                (num_targets, *latents_BCHW.shape[1:]), generator=torch.Generator().manual_seed(s)
-            )
+            backbone.noise((num_targets, *latents_BCHW.shape[1:]), torch.Generator().manual_seed(s))
             for s in seeds
         ]
     ).to(latents_BCHW)

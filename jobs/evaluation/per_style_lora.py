@@ -79,7 +79,7 @@ def _loss(
 ) -> Tensor:
     rows = torch.randint(len(latents_NCHW), (batch_size,), generator=generator)
     data = latents_NCHW[rows.to(latents_NCHW.device)]
-    noise = torch.randn(data.shape, generator=generator).to(data)
+    noise = backbone.noise(data.shape, generator).to(data)
     sigmas = backbone.sample_sigmas(batch_size, generator).to(data.device)
     velocity = backbone.velocity(
         add_noise(data, noise, sigmas), sigmas, [embeds[row] for row in rows.tolist()]

@@ -126,7 +126,7 @@ def draw_noise(
     noise, sigmas = [], []
     for slot in slots:
         generator = _generator([config.seed, _NOISE, step, slot])
-        noise.append(torch.randn(num_targets, *latent_shape, generator=generator))
+        noise.append(backbone.noise((num_targets, *latent_shape), generator))
         chosen = backbone.sample_sigmas(num_targets, generator).float().cpu()
         place = 1 - torch.rand(num_targets, generator=generator)  # sigma 0 teaches nothing
         choice = torch.rand(num_targets, generator=generator)
@@ -138,9 +138,11 @@ def draw_noise(
     return NoiseBatch(torch.cat(noise), torch.cat(sigmas))
 
 
-def fixed_noise(seed: int, num: int, latent_shape: Sequence[int]) -> torch.Tensor:
+def fixed_noise(
+    backbone: Backbone, seed: int, num: int, latent_shape: Sequence[int]
+) -> torch.Tensor:
     """Noise (num, C, h, w) that every validation uses."""
-    return torch.randn(num, *latent_shape, generator=_generator([seed, _NOISE]))
+    return backbone.noise((num, *latent_shape), _generator([seed, _NOISE]))
 
 
 def _generator(seed: list[int]) -> torch.Generator:

@@ -73,7 +73,8 @@ class Validator:
             weight = float(n < num_styles)
             n = n % num_styles
             data = encoder.latents(self.batch.targets_NK[n])
-            noise = fixed_noise(self.config.seed + n, num_targets * num_sigmas, data.shape[1:])
+            seed, num = self.config.seed + n, num_targets * num_sigmas
+            noise = fixed_noise(backbone, seed, num, data.shape[1:])
             group = _Group(
                 right_F=self.batch.refs_NF[n],
                 wrong_F=wrong_NF[n],

@@ -101,7 +101,7 @@ class BackboneReader:
         data = latents_BCHW[[row for row, _, _ in rows]]
         generator = torch.Generator().manual_seed(NOISE_SEED)
         # One noise for all: the candidates of a sample must differ by the prompt alone.
-        noise = torch.randn(data.shape[1:], generator=generator).to(data).expand_as(data)
+        noise = self.backbone.noise(data.shape[1:], generator).to(data).expand_as(data)
         sigmas = torch.tensor([sigma for _, _, sigma in rows]).to(data)
         velocity = self.backbone.velocity(
             add_noise(data, noise, sigmas), sigmas, list(prompt_embeds)

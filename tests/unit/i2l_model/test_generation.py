@@ -11,7 +11,7 @@ STEPS = 3
 
 
 def latents_of(backbone, prompts=PROMPTS, *, lora=None, seeds=None, **options) -> torch.Tensor:
-    noise = starting_noise(seeds or range(len(prompts)), backbone.latent_shape(64, 64))
+    noise = starting_noise(backbone, list(seeds or range(len(prompts))), 64, 64)
     return sample_latents(
         backbone,
         prompts,
@@ -31,7 +31,7 @@ def pipeline(backbone):
 
 @pytest.mark.parametrize("guidance_scale", [1.0, 3.5])
 def test_latents_and_images_equal_the_pipelines(backbone, pipeline, guidance_scale):
-    noise = starting_noise(range(4), (8, 16, 16))
+    noise = starting_noise(backbone, range(4), 64, 64)
     arguments = {
         "prompt": list(PROMPTS),
         "height": 64,
@@ -59,7 +59,7 @@ def test_latents_and_images_equal_the_pipelines(backbone, pipeline, guidance_sca
 
 
 def test_a_non_square_image_equals_the_pipelines(backbone, pipeline):
-    noise = starting_noise([3], backbone.latent_shape(32, 64))
+    noise = starting_noise(backbone, [3], 32, 64)
     expected = pipeline(
         "x", height=32, width=64, num_inference_steps=2, guidance_scale=0, latents=noise
     ).images[0]
@@ -88,7 +88,7 @@ def test_batches_equal_one_image_at_a_time(
 
 def by_hand(backbone, positive, negative, scale: float) -> torch.Tensor:
     """Two forwards a step with one LoRA each, for one prompt."""
-    latents = starting_noise([0], (8, 16, 16))
+    latents = starting_noise(backbone, [0], 64, 64)
     sigmas = backbone.inference_sigmas(STEPS, 64, 64)
     embeds, empty = backbone.encode_prompts(["x"]), backbone.encode_prompts([""])
     for step in range(STEPS):
@@ -124,11 +124,11 @@ def test_one_negative_lora_serves_all(backbone, random_lora):
     )
 
 
-def test_a_seed_gives_the_same_noise_whatever_its_neighbours():
-    noise = starting_noise([5, 6, 5], (8, 16, 16))
+def test_a_seed_gives_the_same_noise_whatever_its_neighbours(backbone):
+    noise = starting_noise(backbone, [5, 6, 5], 64, 64)
     assert torch.equal(noise[0], noise[2])
     assert not torch.equal(noise[0], noise[1])
-    assert torch.equal(noise[1:2], starting_noise([6], (8, 16, 16)))
+    assert torch.equal(noise[1:2], starting_noise(backbone, [6], 64, 64))
 
 
 def test_no_prompts_give_no_images(backbone):
