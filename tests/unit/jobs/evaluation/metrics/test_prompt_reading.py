@@ -15,6 +15,9 @@ class KnowingBackbone:
     def encode_images(self, images):
         return images.mean((1, 2, 3), keepdim=True)
 
+    def noise(self, shape, generator):
+        return torch.randn(shape, generator=generator)
+
     def velocity(self, latents, sigmas, prompt_embeds, lora=None):
         claimed = torch.stack([embed[0, 0] for embed in prompt_embeds]).view(-1, 1, 1, 1)
         sigmas = sigmas.view(-1, 1, 1, 1)
