@@ -54,7 +54,7 @@ def mined_pairs(num_styles: int = 6, seed: int = 0) -> MinedPairs:
             0.4,
             {"same_head": 3, "near_copy": 0, "similar_content": 6},
             {"same_head": [(0, 1)]},
-            {"total": 0, "source": 0, "split_conflict": 0},
+            {"total": 2, "source": 1, "split_conflict": 0},
         ),
         names=names,
         splits={name: SPLITS[n % 3] for n, name in enumerate(names)},

@@ -79,8 +79,14 @@ def test_the_numbers_add_up(tmp_path: Path) -> None:
     assert summary["diversity"]["image_use_gini"] == 0
     assert summary["scores"]["aesthetic"]["num_unknown"] == 8
     assert "watermark" not in summary["scores"]
-    caps = {cap["unit"]: cap["num_reached"] for cap in summary["caps"]}
-    assert caps == {"images": 0, "styles": 0}
+    caps = {cap["name"]: (cap["num_reached"], cap["num_all"]) for cap in summary["caps"]}
+    assert caps == {
+        "pairs that use an image": (0, 60),
+        "pairs of a style": (0, 6),
+        "pairs in all": (2, 63),
+        "share of pairs that show a source": (1, 63),
+        "splits that a style lies in": (0, 63),
+    }
 
 
 def test_damaged_shards_are_listed_by_what_they_lost(tmp_path: Path) -> None:
