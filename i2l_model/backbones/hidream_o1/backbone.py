@@ -165,4 +165,3 @@ class HiDreamO1Backbone(Backbone):
         )
         clean = F.pixel_shuffle(clean.mT.unflatten(2, (h, w)), PATCH_PX)
         return (noisy - clean) / sigmas.clamp(min=_MIN_SIGMA)[:, None, None, None]
-
