@@ -53,11 +53,12 @@ def released(name: str) -> Released:
 
 
 def _zimage() -> nn.Module:
-    return ZImageTransformer2DModel(axes_lens=[1536, 512, 512])
+    transformer: nn.Module = ZImageTransformer2DModel(axes_lens=[1536, 512, 512])
+    return transformer
 
 
 def _flux2(layers: int, single: int, heads: int, text_dim: int, guided: bool = False) -> nn.Module:
-    return Flux2Transformer2DModel(
+    transformer: nn.Module = Flux2Transformer2DModel(
         num_layers=layers,
         num_single_layers=single,
         num_attention_heads=heads,
@@ -65,6 +66,7 @@ def _flux2(layers: int, single: int, heads: int, text_dim: int, guided: bool = F
         joint_attention_dim=3 * text_dim,
         guidance_embeds=guided,
     )
+    return transformer
 
 
 def _klein_4b() -> nn.Module:

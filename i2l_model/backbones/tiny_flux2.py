@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from diffusers import (
     AutoencoderKLFlux2,
+    FlowMatchEulerDiscreteScheduler,
     Flux2KleinPipeline,
     Flux2Pipeline,
     Flux2Transformer2DModel,
-    FlowMatchEulerDiscreteScheduler,
 )
 from transformers import (
     Mistral3Config,

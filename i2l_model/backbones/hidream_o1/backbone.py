@@ -32,8 +32,8 @@ _TURN_START, _TURN_END = "<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistan
 _BOI, _TMS = "<|boi_token|>", "<|tms_token|>"
 _NO_PROMPT = " "
 # dev was distilled to these noise levels, in thousandths
-_DEV_LEVELS = (999, 987, 974, 960, 945, 929, 913, 895, 877, 857, 836, 814, 790, 764, 737, 707, 675)
-_DEV_LEVELS += (640, 602, 560, 515, 464, 409, 347, 278, 199, 110, 8)
+_DEV_LEVELS = [999, 987, 974, 960, 945, 929, 913, 895, 877, 857, 836, 814, 790, 764, 737, 707, 675]
+_DEV_LEVELS += [640, 602, 560, 515, 464, 409, 347, 278, 199, 110, 8]
 
 
 class HiDreamO1Backbone(Backbone):

@@ -21,7 +21,7 @@ _TIME_SCALE = 1000.0
 _MAX_PERIOD = 10_000.0
 
 
-class HiDreamO1Model(Qwen3VLModel):
+class HiDreamO1Model(Qwen3VLModel):  # type: ignore[misc]
     """Predicts clean patches from noisy ones; its own parts are the three embedders.
 
     The frequencies of the rotary embedding stay float32 whatever the model is cast to: in bfloat16
@@ -70,7 +70,7 @@ class HiDreamO1Model(Qwen3VLModel):
         return clean.float()
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Any:
-        result = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        result = super()._apply(fn, recurse)
         rotary: Any = self.language_model.rotary_emb
         if rotary.inv_freq.dtype != torch.float32:
             exact, _ = rotary.compute_default_rope_parameters(rotary.config)
@@ -79,8 +79,8 @@ class HiDreamO1Model(Qwen3VLModel):
         return result
 
 
-class HiDreamO1ForImageGeneration(Qwen3VLForConditionalGeneration):
-    """The checkpoint as it is released: the model, and a language head that drawing does not use."""
+class HiDreamO1ForImageGeneration(Qwen3VLForConditionalGeneration):  # type: ignore[misc]
+    """The checkpoint as it is released: the model, and a language head that is not used here."""
 
     def __init__(self, config: Qwen3VLConfig) -> None:
         super().__init__(config)
