@@ -1,10 +1,10 @@
-"""Generation: many images in one batch, each with its own LoRA, by the backbone's Euler sampler."""
+"""Generation: many images in one batch, each with its own LoRA, by the backbone's sampler."""
 
 # B images, N LoRAs, K = B / N images a LoRA, C channels, h w latent cells
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby, pairwise
+from itertools import groupby
 from typing import Literal, get_args
 
 import torch
@@ -14,6 +14,7 @@ from i2l_model.backbones.base import Backbone
 from i2l_model.errors import InputError
 from i2l_model.images import to_images
 from i2l_model.lora.factors import LoraFactors
+from i2l_model.samplers import Sampler
 
 Guidance = Literal["positive_only", "neutral_negative", "symmetric"]
 
@@ -42,7 +43,7 @@ def generate(
         prompts: B prompts.
         lora: N LoRAs with B = N * K; image i uses LoRA i // K. None draws with the bare backbone.
         seeds: B seeds. A seed gives the same starting noise whatever the prompt, LoRA or batch.
-        num_inference_steps: Euler steps.
+        num_inference_steps: Steps of the backbone's sampler.
         guidance_scale: ``v = v_neg + scale * (v_pos - v_neg)``; 1 is off.
         guidance: What the negative branch (the empty prompt) carries: no LoRA ("positive_only"),
             ``negative_lora`` ("neutral_negative", e.g. from `LoraPredictor.predict_neutral`), or
@@ -58,16 +59,17 @@ def generate(
     Raises:
         InputError: If an argument is out of range, counts disagree or a LoRA is not finite.
     """
-    height, width = height or backbone.image_size, width or backbone.image_size
     latents = sample_latents(
         backbone,
         prompts,
         lora=lora,
-        noise=starting_noise(backbone, seeds, height, width),
-        sigmas=backbone.inference_sigmas(num_inference_steps, height, width),
+        seeds=seeds,
+        num_inference_steps=num_inference_steps,
         guidance_scale=guidance_scale,
         guidance=guidance,
         negative_lora=negative_lora,
+        height=height,
+        width=width,
         batch_size=batch_size,
     )
     images: list[Image.Image] = []
@@ -76,55 +78,58 @@ def generate(
     return images
 
 
-def starting_noise(
-    backbone: Backbone, seeds: Sequence[int], height: int, width: int
-) -> torch.Tensor:
-    """Return noise (B, C, h, w) on the CPU; row i depends on ``seeds[i]`` only."""
-    shape = backbone.latent_shape(height, width)
-    if not seeds:
-        return torch.empty(0, *shape)
-    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    return torch.stack([backbone.noise(shape, generator) for generator in generators])
-
-
 @torch.inference_mode()
 def sample_latents(
     backbone: Backbone,
     prompts: Sequence[str],
     *,
-    lora: LoraFactors | None,
-    noise: torch.Tensor,
-    sigmas: torch.Tensor,
+    lora: LoraFactors | None = None,
+    seeds: Sequence[int],
+    num_inference_steps: int = 20,
     guidance_scale: float = 1.0,
     guidance: Guidance = "positive_only",
     negative_lora: LoraFactors | None = None,
+    height: int | None = None,
+    width: int | None = None,
     batch_size: int = 16,
 ) -> torch.Tensor:
-    """Return the clean latents (B, C, h, w) float32.
-
-    ``noise`` is (B, C, h, w), ``sigmas`` (S + 1,) from 1 to 0; for the rest see `generate`.
-    """
-    _check(prompts, noise, guidance_scale, guidance, batch_size)
+    """Return the clean latents (B, C, h, w) float32; see `generate`."""
+    height, width = height or backbone.image_size, width or backbone.image_size
+    shape = backbone.latent_shape(height, width)
+    _check(prompts, seeds, guidance_scale, guidance, batch_size)
     guided = guidance_scale != 1
     branches = _branches(lora, negative_lora, guidance, guided, len(prompts))
     embeds = backbone.encode_prompts(prompts)
     negative_embeds = backbone.encode_prompts([_NEGATIVE_PROMPT] if guided else [])
-    finished = []
+    finished = [torch.empty(0, *shape, device=backbone.device)]
     for rows in _batches(len(prompts), lora.num_loras if lora else 1, batch_size):
         batch = _Batch(
-            noise=noise[rows.start : rows.stop].to(backbone.device, torch.float32),
+            noise=SeededNoise(seeds[rows.start : rows.stop], shape),
             prompt_embeds=embeds[rows.start : rows.stop] + negative_embeds * len(rows),
             lora=branches.rows(rows).to(backbone.device) if branches else None,
         )
-        finished.append(_integrate(backbone, batch, sigmas.to(backbone.device), guidance_scale))
-    return torch.cat(finished) if finished else noise
+        sampler = backbone.sampler(num_inference_steps, height, width)
+        finished.append(_integrate(backbone, batch, sampler, guidance_scale))
+    return torch.cat(finished)
+
+
+class SeededNoise:
+    """Standard normal noise (B, C, h, w) on the CPU; row i depends on ``seeds[i]`` only."""
+
+    def __init__(self, seeds: Sequence[int], shape: tuple[int, int, int]) -> None:
+        self._shape = shape
+        self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+
+    def draw(self) -> torch.Tensor:
+        """Return the next noise of every row."""
+        return torch.stack([torch.randn(self._shape, generator=g) for g in self._generators])
 
 
 @dataclass(frozen=True)
 class _Batch:
     """One forward pass's samples; under guidance the negative branch follows the positive one."""
 
-    noise: torch.Tensor
+    noise: SeededNoise
     prompt_embeds: list[torch.Tensor]
     lora: LoraFactors | None
 
@@ -147,12 +152,16 @@ class _Branches:
 
 
 def _integrate(
-    backbone: Backbone, batch: _Batch, sigmas: torch.Tensor, guidance_scale: float
+    backbone: Backbone, batch: _Batch, sampler: Sampler, guidance_scale: float
 ) -> torch.Tensor:
-    """Follow the velocity from noise to data by Euler steps."""
-    latents = batch.noise
+    """Follow the velocity from noise to data."""
+
+    def noise() -> torch.Tensor:
+        return batch.noise.draw().to(backbone.device)
+
+    latents = backbone.noise_scale * noise()
     copies = len(batch.prompt_embeds) // len(latents)
-    for sigma, next_sigma in pairwise(sigmas):
+    for index, sigma in enumerate(sampler.sigmas.to(backbone.device)):
         samples = latents.repeat(copies, 1, 1, 1)
         velocity = backbone.velocity(
             samples, sigma.expand(len(samples)), batch.prompt_embeds, batch.lora
@@ -160,7 +169,7 @@ def _integrate(
         if copies == 2:
             positive, negative = velocity.chunk(2)
             velocity = negative + guidance_scale * (positive - negative)
-        latents = latents + (next_sigma - sigma) * velocity
+        latents = sampler.step(index, latents, velocity, noise)
     return latents
 
 
@@ -213,15 +222,15 @@ def _batches(num_images: int, num_loras: int, batch_size: int) -> Iterator[range
 
 def _check(
     prompts: Sequence[str],
-    noise: torch.Tensor,
+    seeds: Sequence[int],
     guidance_scale: float,
     guidance: Guidance,
     batch_size: int,
 ) -> None:
     if isinstance(prompts, str):
         raise InputError("prompts", prompts, "is one string", "give a list of prompts")
-    if len(prompts) != len(noise):
-        raise InputError("seeds", len(noise), f"must be {len(prompts)}", "give one for each prompt")
+    if len(prompts) != len(seeds):
+        raise InputError("seeds", len(seeds), f"must be {len(prompts)}", "give one for each prompt")
     if not guidance_scale >= 1:
         raise InputError("guidance_scale", guidance_scale, "must be >= 1", "use 1 for no guidance")
     if guidance not in get_args(Guidance):

@@ -1,10 +1,9 @@
 """From reference images, or a file, to one style LoRA."""
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import torch
 from PIL import Image
@@ -13,9 +12,10 @@ from i2l_model.errors import InputError
 from i2l_model.images import load_image, to_tensor
 from i2l_model.lora.factors import LoraFactors
 from i2l_model.lora.files import load_lora
+from i2l_model.lora.metadata import LoraMetadata, backbone_of
 from i2l_model.predictor import LoraPredictor
+from jobs.provenance import file_hash
 
-_BACKBONE = "i2l.backbone"
 _SHIPPED_BACKBONE = "tiny-zimage"
 
 
@@ -36,10 +36,11 @@ class References:
 
 @dataclass(frozen=True)
 class Prediction:
-    """One LoRA and the backbone it is for."""
+    """One LoRA, the backbone it is for, and the sha256 of its predictor's weights."""
 
     factors: LoraFactors
     backbone: str
+    predictor_sha256: str = ""
 
 
 def read_references(paths: Sequence[str], weights: Sequence[float] | None = None) -> References:
@@ -88,7 +89,8 @@ def predict_lora(folder: Path, references: References, *, strength: float = 1.0)
     images = to_tensor(references.images, predictor.image_size)
     weights = torch.tensor([references.weights]) if references.weights else None
     factors = predictor(images[None], ref_weights=weights)
-    return Prediction(factors.detach().scaled(strength), predictor.config.backbone)
+    weights_hash = file_hash(str(folder / "model.safetensors"))
+    return Prediction(factors.detach().scaled(strength), predictor.config.backbone, weights_hash)
 
 
 def read_lora(path: str, *, strength: float = 1.0) -> Prediction:
@@ -99,19 +101,34 @@ def read_lora(path: str, *, strength: float = 1.0) -> Prediction:
     """
     _check_strength(strength)
     factors, metadata = load_lora(path)
-    return Prediction(factors.scaled(strength), metadata.get(_BACKBONE, _SHIPPED_BACKBONE))
+    return Prediction(factors.scaled(strength), backbone_of(metadata) or _SHIPPED_BACKBONE)
 
 
 def lora_metadata(
-    prediction: Prediction, references: References, strength: float
-) -> dict[str, str]:
-    """Return what a LoRA file says of itself: backbone, references and strength."""
-    return {
-        _BACKBONE: prediction.backbone,
-        "i2l.references": json.dumps([Path(path).name for path in references.paths]),
-        "i2l.weights": json.dumps(references.weights),
-        "i2l.strength": str(strength),
-    }
+    prediction: Prediction, references: References, strength: float, predictor: str
+) -> LoraMetadata:
+    """Return what a LoRA file says of itself.
+
+    Args:
+        prediction: The LoRA.
+        references: What it was predicted from.
+        strength: Factor that is inside of it.
+        predictor: What the user calls the predictor.
+    """
+    return LoraMetadata(
+        backbone=prediction.backbone,
+        rank=prediction.factors.rank,
+        predictor=f"{_label(predictor)} sha256:{prediction.predictor_sha256}",
+        references=tuple(Path(path).name for path in references.paths),
+        references_sha256=tuple(file_hash(path) for path in references.paths),
+        weights=references.weights,
+        strength=strength,
+    )
+
+
+def _label(predictor: str) -> str:
+    """The predictor's name; of a folder the last part, since others read the file."""
+    return predictor if predictor.startswith("models:/") else PurePath(predictor).name
 
 
 def _check_strength(strength: float) -> None:

@@ -14,6 +14,7 @@ from torch import nn
 from i2l_model.errors import InputError
 from i2l_model.lora.factors import LoraFactors, LoraTarget
 from i2l_model.lora.injection import inject_lora
+from i2l_model.samplers import EulerSampler, Sampler
 
 
 class Backbone(ABC):
@@ -91,13 +92,21 @@ class Backbone(ABC):
     def sample_sigmas(self, num: int, generator: torch.Generator | None = None) -> torch.Tensor:
         """Draw training noise levels (num,) float32 in (0, 1], as the backbone was trained."""
 
+    def loss_weights(self, sigmas: torch.Tensor) -> torch.Tensor:
+        """Return the weight (B,) of each velocity error in training; one where not said."""
+        return torch.ones_like(sigmas)
+
     @abstractmethod
     def inference_sigmas(self, num_inference_steps: int, height: int, width: int) -> torch.Tensor:
         """Return the scheduler's noise levels (S + 1,) float32, from 1 down to 0."""
 
+    def sampler(self, num_inference_steps: int, height: int, width: int) -> Sampler:
+        """Return what takes one batch from noise to data; plain Euler steps where not said."""
+        return EulerSampler(self.inference_sigmas(num_inference_steps, height, width))
+
     @abstractmethod
     def pipeline(self) -> Any:
-        """Return the diffusers pipeline over the same modules."""
+        """Return the diffusers pipeline over the same modules; InputError where there is none."""
 
     @abstractmethod
     def enable_gradient_checkpointing(self) -> None:
@@ -108,6 +117,14 @@ class Backbone(ABC):
         self, latents: torch.Tensor, sigmas: torch.Tensor, prompt_embeds: Sequence[torch.Tensor]
     ) -> torch.Tensor:
         """Return ``noise - data`` of the transformer as it stands."""
+
+    def _shifted_uniform(
+        self, num: int, generator: torch.Generator | None, shift: float
+    ) -> torch.Tensor:
+        """Noise levels (num,) in (0, 1]: uniform, then a static shift."""
+        device = self.device if generator is None else generator.device
+        uniform = 1 - torch.rand(num, generator=generator, device=device)
+        return (shift * uniform / (1 + (shift - 1) * uniform)).to(self.device)
 
     def velocity(
         self,
@@ -143,3 +160,15 @@ class Backbone(ABC):
 
     def _injected(self, lora: LoraFactors | None) -> AbstractContextManager[None]:
         return nullcontext() if lora is None else inject_lora(self.transformer, lora)
+
+
+def latent_cells(height: int, width: int, multiple: int) -> tuple[int, int]:
+    """Return (h, w) of an image in cells of ``multiple`` pixels.
+
+    Raises:
+        InputError: If a side is no positive multiple.
+    """
+    for field, side in (("height", height), ("width", width)):
+        if side < multiple or side % multiple:
+            raise InputError(field, side, f"must be a positive multiple of {multiple}", "round it")
+    return height // multiple, width // multiple

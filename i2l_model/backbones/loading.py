@@ -1,20 +1,29 @@
 """Loading a backbone by name, folder or hub id."""
 
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DiffusionPipeline, ZImagePipeline
+from diffusers import Flux2KleinPipeline, Flux2Pipeline, ZImagePipeline
+from huggingface_hub import hf_hub_download, list_repo_files
+from transformers import AutoTokenizer
 
 from i2l_model.assets import asset_path, available_assets
 from i2l_model.backbones.base import Backbone
+from i2l_model.backbones.flux2 import Flux2Backbone
+from i2l_model.backbones.hidream_o1 import (
+    HIDREAM_IMAGE_SIZE,
+    HiDreamO1Backbone,
+    HiDreamO1ForImageGeneration,
+)
 from i2l_model.backbones.zimage import ZImageBackbone
 from i2l_model.errors import InputError
 
 _FIELD = "backbone"
-_INDEX = "model_index.json"
-_ADAPTERS = {"ZImagePipeline": (ZImagePipeline, ZImageBackbone)}
+_KINDS = {"model_index.json": "_class_name", "config.json": "model_type"}
+_HIDREAM = "qwen3_vl"  # what config.json calls it
 
 
 def load_backbone(
@@ -26,56 +35,100 @@ def load_backbone(
     """Load a frozen backbone from safetensors; no code of the model folder is run.
 
     Args:
-        path_or_id: A shipped model's name ("tiny-zimage"), a diffusers folder, or a hub id.
+        path_or_id: A shipped model's name ("tiny-zimage"), a folder, or a hub id: of Z-Image or
+            FLUX.2 in diffusers' layout, or of HiDream-O1 as it is released.
         dtype: Dtype of all weights.
         device: Where they go.
 
     Raises:
-        InputError: If nothing is found there, or the pipeline is of an unsupported class.
+        InputError: If nothing is found there, it is of an unsupported class, or does not load.
     """
     source, name = _resolve(path_or_id)
-    class_name = _pipeline_class(source, path_or_id)
-    if class_name not in _ADAPTERS:
-        known = ", ".join(_ADAPTERS)
-        raise InputError(_FIELD, path_or_id, f"is a {class_name}", f"use one of: {known}")
-    pipeline_class, adapter = _ADAPTERS[class_name]
+    kind = _model_class(source, path_or_id)
+    if kind not in _LOADERS:
+        known = ", ".join(_LOADERS)
+        raise InputError(_FIELD, path_or_id, f"is a {kind}", f"use one of: {known}")
     try:
-        pipeline = pipeline_class.from_pretrained(source, dtype=dtype, use_safetensors=True)
+        return _LOADERS[kind](source, name, dtype, torch.device(device))
     except (OSError, ValueError) as error:
         raise InputError(
             _FIELD, path_or_id, f"does not load ({error})", "check that the folder is complete"
         ) from error
-    return adapter(pipeline.to(device), name)
+
+
+Loader = Callable[[str, str, torch.dtype, torch.device], Backbone]
+
+
+def _pipeline_loader(pipeline_class: Any, adapter: Callable[[Any, str], Backbone]) -> Loader:
+    def load(source: str, name: str, dtype: torch.dtype, device: torch.device) -> Backbone:
+        pipeline = pipeline_class.from_pretrained(source, dtype=dtype, use_safetensors=True)
+        return adapter(pipeline.to(device), name)
+
+    return load
+
+
+def _load_hidream(source: str, name: str, dtype: torch.dtype, device: torch.device) -> Backbone:
+    checkpoint, report = HiDreamO1ForImageGeneration.from_pretrained(
+        source, dtype=dtype, use_safetensors=True, output_loading_info=True
+    )
+    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        keys = sorted(map(str, report[kind]))
+        if keys:
+            problem = f"has {len(keys)} {kind.replace('_', ' ')}, {keys[0]} the first"
+            raise InputError(_FIELD, name, problem, "give a checkpoint of HiDream-O1-Image")
+    return HiDreamO1Backbone(
+        checkpoint.model.to(device),
+        AutoTokenizer.from_pretrained(source),
+        name,
+        dev="dev" in name.lower().split("/")[-1].split("-"),
+        image_size=getattr(checkpoint.config, "image_size", HIDREAM_IMAGE_SIZE),
+    )
+
+
+_LOADERS: Mapping[str, Loader] = {
+    "ZImagePipeline": _pipeline_loader(ZImagePipeline, ZImageBackbone),
+    "Flux2KleinPipeline": _pipeline_loader(Flux2KleinPipeline, Flux2Backbone),
+    "Flux2Pipeline": _pipeline_loader(Flux2Pipeline, Flux2Backbone),
+    _HIDREAM: _load_hidream,
+}
 
 
 def _resolve(path_or_id: str | Path) -> tuple[str, str]:
-    """Return what diffusers loads from, and the backbone's name, which holds no machine path."""
+    """Return what is loaded from, and the backbone's name, which holds no machine path."""
     text = str(path_or_id)
     if text in available_assets():
         return str(asset_path(text)), text
     path = Path(path_or_id).expanduser()
     if path.is_dir():
-        if not (path / _INDEX).is_file():
-            raise InputError(_FIELD, path_or_id, f"has no {_INDEX}", "give a diffusers folder")
         return str(path), path.resolve().name
     if isinstance(path_or_id, Path) or text.count("/") != 1 or text.startswith((".", "/", "~")):
         raise InputError(
-            _FIELD, path_or_id, "does not exist", "give a diffusers folder, a hub id or tiny-zimage"
+            _FIELD, path_or_id, "does not exist", "give a model folder, a hub id or tiny-zimage"
         )
     return text, text
 
 
-def _pipeline_class(source: str, path_or_id: str | Path) -> str:
+def _model_class(source: str, path_or_id: str | Path) -> str:
+    """Return the pipeline's class, or the model's type where there is no pipeline."""
+    folder = Path(source)
     try:
-        if Path(source).is_dir():
-            config: Any = json.loads((Path(source) / _INDEX).read_text(encoding="utf-8"))
-        else:
-            config = DiffusionPipeline.load_config(source)
-        return str(config["_class_name"])
+        if not folder.is_dir():
+            return _class_on_hub(source)
+        for file, field in _KINDS.items():
+            if (folder / file).is_file():
+                return str(json.loads((folder / file).read_text(encoding="utf-8"))[field])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        problem = f"has no readable {_INDEX}"
-        if not Path(source).is_dir():
-            problem = f"is no folder here and {problem} on the hub"
-        raise InputError(
-            _FIELD, path_or_id, problem, "check the name and the connection"
-        ) from error
+        problem, fix = f"has no readable {' or '.join(_KINDS)}", "check the folder"
+        if not folder.is_dir():
+            problem = "is no folder here and no model on the hub"
+            fix = "check the name and the connection"
+        raise InputError(_FIELD, path_or_id, problem, fix) from error
+    problem = f"has no {' or '.join(_KINDS)}"
+    raise InputError(_FIELD, path_or_id, problem, "give the folder of a whole model")
+
+
+def _class_on_hub(repo_id: str) -> str:
+    names = set(list_repo_files(repo_id))
+    file = next(name for name in _KINDS if name in names)
+    content: Any = json.loads(Path(hf_hub_download(repo_id, file)).read_text(encoding="utf-8"))
+    return str(content[_KINDS[file]])

@@ -1,7 +1,8 @@
 """A tiny Z-Image with random weights: the real classes, at a size for tests and first training."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -22,7 +23,9 @@ _CHAT_TEMPLATE = (
     "{%- for message in messages %}"
     "{{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}"
     "{%- endfor %}"
-    "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"
+    "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}"
+    "{%- if enable_thinking is defined and not enable_thinking %}"
+    "{{- '<think>\\n\\n</think>\\n\\n' }}{%- endif %}{%- endif %}"
 )
 _TEXT_DIM = 32
 _LATENT_CHANNELS = 8
@@ -38,8 +41,7 @@ def build_tiny_zimage(seed: int, folder: str | Path | None = None) -> ZImageBack
         seed: Seed of the weights; the global random state stays untouched.
         folder: Where to save the pipeline in the diffusers layout, or None.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         pipeline = ZImagePipeline(
             scheduler=FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000, shift=3.0),
             vae=_tiny_vae(),
@@ -53,13 +55,30 @@ def build_tiny_zimage(seed: int, folder: str | Path | None = None) -> ZImageBack
     return ZImageBackbone(pipeline, name=Path(folder).name)
 
 
-def build_tokenizer(texts: Sequence[str] = (), vocab_size: int = 259) -> Qwen2Tokenizer:
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Random weights from ``seed``; the global random state stays untouched."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def build_tokenizer(
+    texts: Sequence[str] = (),
+    vocab_size: int = 259,
+    *,
+    more_special_tokens: Sequence[str] = (),
+    max_length: int = 512,
+) -> Qwen2Tokenizer:
     """Build a byte-level BPE tokenizer with Qwen's chat turns.
 
     Args:
         texts: Texts to learn merges from. Without any, every byte is a token.
-        vocab_size: Number of tokens: 3 special ones, 256 bytes, and merges.
+        vocab_size: Number of tokens: the special ones, 256 bytes, and merges.
+        more_special_tokens: Besides the three of Qwen's chat turns; their ids follow these.
+        max_length: Longest text in tokens.
     """
+    special_tokens = [*_SPECIAL_TOKENS, *more_special_tokens]
     bpe = Tokenizer(models.BPE())
     bpe.normalizer = normalizers.NFC()
     bpe.pre_tokenizer = pre_tokenizers.Sequence(
@@ -71,7 +90,7 @@ def build_tokenizer(texts: Sequence[str] = (), vocab_size: int = 259) -> Qwen2To
     bpe.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
-        special_tokens=list(_SPECIAL_TOKENS),
+        special_tokens=special_tokens,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
@@ -80,9 +99,9 @@ def build_tokenizer(texts: Sequence[str] = (), vocab_size: int = 259) -> Qwen2To
     return Qwen2Tokenizer(
         vocab=model["vocab"],
         merges=[tuple(merge) for merge in model["merges"]],
-        additional_special_tokens=list(_SPECIAL_TOKENS[1:]),
+        additional_special_tokens=special_tokens[1:],
         chat_template=_CHAT_TEMPLATE,
-        model_max_length=512,
+        model_max_length=max_length,
     )
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from diffusers import ZImagePipeline
 
-from i2l_model.backbones.base import Backbone
+from i2l_model.backbones.base import Backbone, latent_cells
 from i2l_model.errors import InputError
 from i2l_model.lora.injection import checkpoint_with_lora
 
@@ -111,20 +111,13 @@ class ZImageBackbone(Backbone):
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """Return (C, h, w); both sides must be multiples of two VAE cells."""
         cell = 2 ** (len(self.vae.config.block_out_channels) - 1)
-        multiple = cell * _PATCH_SIZE
-        for field, side in (("height", height), ("width", width)):
-            if side < multiple or side % multiple:
-                raise InputError(
-                    field, side, f"must be a positive multiple of {multiple}", "round it"
-                )
-        return int(self.transformer.in_channels), height // cell, width // cell
+        h, w = latent_cells(height, width, cell * _PATCH_SIZE)
+        return int(self.transformer.in_channels), h * _PATCH_SIZE, w * _PATCH_SIZE
 
     def sample_sigmas(self, num: int, generator: torch.Generator | None = None) -> torch.Tensor:
         """Draw (num,) noise levels: uniform, then the scheduler's static shift."""
-        device = self.device if generator is None else generator.device
-        uniform = 1 - torch.rand(num, generator=generator, device=device)
         shift = 1.0 if self.scheduler.config.use_dynamic_shifting else float(self.scheduler.shift)
-        return (shift * uniform / (1 + (shift - 1) * uniform)).to(self.device)
+        return self._shifted_uniform(num, generator, shift)
 
     def inference_sigmas(self, num_inference_steps: int, height: int, width: int) -> torch.Tensor:
         """Return the noise levels that ZImagePipeline uses, (S + 1,) from 1 to 0."""

@@ -154,6 +154,33 @@ class LoraFactors:
             },
         )
 
+    @staticmethod
+    def weighted_sum(parts: Sequence[LoraFactors], weights: Sequence[float]) -> LoraFactors:
+        """Return one LoRA whose update is the weighted sum of those of ``parts``, exactly.
+
+        Args:
+            parts: One LoRA each (N = 1); ranks and layers may differ.
+            weights: One factor a part.
+
+        Raises:
+            InputError: If counts disagree, or a layer has different sizes.
+        """
+        if not parts or len(weights) != len(parts):
+            problem = f"must be {len(parts)} numbers for as many LoRAs"
+            raise InputError("weights", list(weights), problem, "give one for each LoRA")
+        if any(part.num_loras != 1 for part in parts):
+            raise InputError("parts", len(parts), "hold several LoRAs", "select one of each")
+        lora_A: dict[str, torch.Tensor] = {}
+        lora_B: dict[str, torch.Tensor] = {}
+        for name in dict.fromkeys(name for part in parts for name in part.lora_A):
+            owners = [(p, w) for p, w in zip(parts, weights, strict=True) if name in p.lora_A]
+            if len({_sizes(part, name) for part, _ in owners}) > 1:
+                problem = "has different sizes in the LoRAs"
+                raise InputError("parts", name, problem, "fuse LoRAs of one backbone")
+            lora_A[name] = torch.cat([part.lora_A[name] for part, _ in owners], dim=1)
+            lora_B[name] = torch.cat([part.lora_B[name] * w for part, w in owners], dim=2)
+        return LoraFactors(lora_A, lora_B)
+
     def reranked(self, rank: int) -> LoraFactors:
         """Return the closest LoRAs of at most ``rank``: a truncated SVD of every update.
 
@@ -190,6 +217,10 @@ class LoraFactors:
             {name: function(A_NRI) for name, A_NRI in self.lora_A.items()},
             {name: function(B_NOR) for name, B_NOR in self.lora_B.items()},
         )
+
+
+def _sizes(factors: LoraFactors, name: str) -> tuple[int, int]:
+    return factors.lora_A[name].shape[2], factors.lora_B[name].shape[1]
 
 
 def _shapes(factors: LoraFactors) -> tuple[tuple[str, torch.Size, torch.Size], ...]:

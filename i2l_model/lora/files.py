@@ -1,11 +1,11 @@
-"""LoRA files: the one place that writes and reads LoRA key names.
+"""LoRA files: safetensors with the scale inside lora_B and no alpha key, so that strength is 1.
 
-Three formats, all safetensors with the scale inside lora_B and no alpha key, so that every reader
-applies strength 1:
-
-    diffusers  transformer.<layer>.lora_A.weight         ZImagePipeline.load_lora_weights, ComfyUI
+    diffusers  transformer.<layer>.lora_A.weight         load_lora_weights, ComfyUI
     peft       base_model.model.<layer>.lora_A.weight    set_peft_model_state_dict, PeftModel
-    comfyui    diffusion_model.<layer>.lora_A.weight     ComfyUI, load_lora_weights
+    comfyui    diffusion_model.<module>.lora_A.weight    ComfyUI, load_lora_weights
+
+A module of ComfyUI is a layer, but for FLUX.2, where it is one of the published model's. diffusers
+has no format for HiDream-O1. Files of other programs are read too, see docs/lora.md.
 """
 
 import json
@@ -19,15 +19,13 @@ import torch
 
 from i2l_model.errors import InputError
 from i2l_model.lora.factors import LoraFactors
+from i2l_model.lora.keys import comfyui_modules, family_of, layers_of_key
+from i2l_model.lora.stacking import split_layers, stack_layers
 from i2l_model.weights import read_weights, write_bytes, write_weights
 
 LoraFormat = Literal["diffusers", "peft", "comfyui"]
 
-_PREFIXES: dict[str, str] = {
-    "diffusers": "transformer.",
-    "peft": "base_model.model.",
-    "comfyui": "diffusion_model.",
-}
+_Pair = tuple[torch.Tensor, torch.Tensor]
 _PEFT_WEIGHTS = "adapter_model.safetensors"
 _PEFT_CONFIG = "adapter_config.json"
 _DIFFUSERS_CONFIG = "lora_adapter_metadata"  # metadata entry with the LoraConfig as JSON
@@ -57,7 +55,8 @@ def save_lora(
         The safetensors file.
 
     Raises:
-        InputError: If the format or the suffix is unknown, N is not 1 or a factor is not finite.
+        InputError: If the format is unknown or not one of the family, the suffix is another, N is
+            not 1 or a factor is not finite.
     """
     path = Path(path)
     if format not in get_args(LoraFormat):
@@ -72,11 +71,36 @@ def save_lora(
     if path.suffix != ".safetensors":
         raise InputError("output", path, "is no safetensors file", "end the name in .safetensors")
     tensors: dict[str, torch.Tensor] = {}
-    for name in factors.lora_A:
-        tensors[f"{_PREFIXES[format]}{name}.lora_A.weight"] = factors.lora_A[name][0]
-        tensors[f"{_PREFIXES[format]}{name}.lora_B.weight"] = factors.lora_B[name][0]
+    for module, (A_RI, B_OR) in _modules(factors, format).items():
+        tensors[f"{module}.lora_A.weight"] = A_RI
+        tensors[f"{module}.lora_B.weight"] = B_OR
     write_weights(tensors, path, {"format": "pt", **(metadata or {})})
     return path
+
+
+def portable_format(factors: LoraFactors) -> LoraFormat:
+    """Return the format that most programs read: diffusers', or ComfyUI's where that has none."""
+    family = family_of(list(factors.lora_A))
+    return "diffusers" if family is None or family.diffusers else "comfyui"
+
+
+def _modules(factors: LoraFactors, format: LoraFormat) -> dict[str, _Pair]:  # noqa: A002
+    """The file's modules with their factors."""
+    layers = {name: (factors.lora_A[name][0], factors.lora_B[name][0]) for name in factors.lora_A}
+    if format == "comfyui":
+        parts = comfyui_modules(list(layers))
+        return {
+            f"diffusion_model.{module}": stack_layers([layers.get(name) for name in held])
+            for module, held in parts.items()
+        }
+    family = family_of(list(layers))
+    if format == "peft":
+        prefix = f"base_model.model.{family.root if family else ''}"
+        return {f"{prefix}{name}": pair for name, pair in layers.items()}
+    if family is not None and not family.diffusers:
+        problem = f"is no format for {family.name}, which diffusers does not load"
+        raise InputError("format", format, problem, "use comfyui or peft")
+    return {f"transformer.{name}": pair for name, pair in layers.items()}
 
 
 def load_lora(path: str | Path) -> tuple[LoraFactors, dict[str, str]]:
@@ -106,23 +130,32 @@ def load_lora(path: str | Path) -> tuple[LoraFactors, dict[str, str]]:
     alphas: dict[str, float] = {}
     for key, tensor in tensors.items():
         if match := _KEY.fullmatch(key):
-            sides["A" if match["A"] else "B"][_layer(match["name"])] = tensor[None]
+            sides["A" if match["A"] else "B"][match["name"]] = tensor[None]
         elif match := _ALPHA.fullmatch(key):
-            alphas[_layer(match["name"])] = _number(tensor, key, path)
+            alphas[match["name"]] = _number(tensor, key, path)
         else:
             raise InputError(
                 "lora", path, f"holds the key '{key}'", "use a LoRA with lora_A and lora_B keys"
             )
-    factors = _scaled(LoraFactors(sides["A"], sides["B"]), alphas, config, path)
+    modules = _scaled(LoraFactors(sides["A"], sides["B"]), alphas, config, path)
+    factors = _layers(modules, path)
+    family_of(list(factors.lora_A))
     factors.check_finite()
     return factors, metadata
 
 
-def _layer(name: str) -> str:
-    for prefix in _PREFIXES.values():
-        if name.startswith(prefix):
-            return name.removeprefix(prefix)
-    return name
+def _layers(modules: LoraFactors, path: Path) -> LoraFactors:
+    """The layers of a file's modules."""
+    lora_A: dict[str, torch.Tensor] = {}
+    lora_B: dict[str, torch.Tensor] = {}
+    for module, A_NRI in modules.lora_A.items():
+        names = layers_of_key(module)
+        pairs = split_layers((A_NRI[0], modules.lora_B[module][0]), len(names), module)
+        for name, (A_RI, B_OR) in zip(names, pairs, strict=True):
+            if name in lora_A:
+                raise InputError("lora", path, f"holds '{name}' twice", _FIX)
+            lora_A[name], lora_B[name] = A_RI[None], B_OR[None]
+    return LoraFactors(lora_A, lora_B)
 
 
 def _scaled(
@@ -136,7 +169,9 @@ def _scaled(
         rank = B_NOR.shape[2]
         if rank == 0:
             raise InputError("lora", path, f"has rank 0 at '{name}'", _FIX)
-        alpha = alphas.get(name, _configured_alpha(name, config, path, default=rank))
+        alpha = alphas.get(name)
+        if alpha is None:
+            alpha = _configured_alpha(name, config, path, default=rank)
         lora_B[name] = B_NOR if math.isclose(alpha, rank) else B_NOR * (alpha / rank)
     return LoraFactors(factors.lora_A, lora_B)
 
@@ -162,8 +197,10 @@ def _number(value: Any, key: str, path: Path) -> float:
 
 def _peft_config(factors: LoraFactors) -> bytes:
     """PEFT's LoraConfig; alpha equals the rank of every layer, which makes the scale one."""
+    family = family_of(list(factors.lora_A))
+    root = family.root if family else ""
     other = {
-        name: A_NRI.shape[1]
+        f"{root}{name}": A_NRI.shape[1]
         for name, A_NRI in factors.lora_A.items()
         if A_NRI.shape[1] != factors.rank
     }
@@ -173,7 +210,7 @@ def _peft_config(factors: LoraFactors) -> bytes:
         "lora_alpha": factors.rank,
         "rank_pattern": other,
         "alpha_pattern": other,
-        "target_modules": list(factors.lora_A),
+        "target_modules": [f"{root}{name}" for name in factors.lora_A],
         "lora_dropout": 0.0,
         "bias": "none",
         "inference_mode": True,
@@ -182,7 +219,7 @@ def _peft_config(factors: LoraFactors) -> bytes:
 
 
 def _without_prefix(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {key.removeprefix(_PREFIXES["diffusers"]): value for key, value in config.items()}
+    return {key.removeprefix("transformer."): value for key, value in config.items()}
 
 
 def _read_config(path: Path) -> dict[str, Any]:

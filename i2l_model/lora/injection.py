@@ -129,12 +129,14 @@ def _add_lora(
     return output + update.view(output.shape).to(output.dtype)
 
 
-def _linear(module: nn.Module, target: LoraTarget) -> nn.Linear:
+def _linear(module: nn.Module, target: LoraTarget) -> nn.Module:
+    """The layer of a target; where PEFT has put adapters around it, the whole of them."""
     fix = "use a LoRA made for this backbone"
     try:
-        linear = module.get_submodule(target.name)
+        layer = module.get_submodule(target.name)
     except AttributeError as error:
         raise InputError("lora", target.name, "is no layer of this backbone", fix) from error
+    linear = getattr(layer, "base_layer", layer)
     if not isinstance(linear, nn.Linear):
         raise InputError("lora", target.name, f"is a {type(linear).__name__}, not a Linear", fix)
     if (linear.in_features, linear.out_features) != (target.in_features, target.out_features):
@@ -144,4 +146,4 @@ def _linear(module: nn.Module, target: LoraTarget) -> nn.Linear:
             f"does not fit the layer ({linear.in_features} -> {linear.out_features})",
             fix,
         )
-    return linear
+    return layer

@@ -84,7 +84,7 @@ def _loss(
     velocity = backbone.velocity(
         add_noise(data, noise, sigmas), sigmas, [embeds[row] for row in rows.tolist()]
     )
-    return flow_loss(velocity, data, noise).mean()
+    return flow_loss(velocity, data, noise, backbone.loss_weights(sigmas)).mean()
 
 
 @contextmanager

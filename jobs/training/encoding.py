@@ -23,7 +23,7 @@ class TargetEncoder(Protocol):
         ...
 
     def prompt_embeds(self, rows: np.ndarray) -> list[torch.Tensor]:
-        """Return B tensors (T_i, D)."""
+        """Return B tensors of `Backbone.encode_prompts`."""
         ...
 
 
@@ -39,7 +39,7 @@ class OnlineEncoder:
         return encode_pixels(self._backbone, self._store.targets_U3SS[rows])
 
     def prompt_embeds(self, rows: np.ndarray) -> list[torch.Tensor]:
-        """Return B tensors (T_i, D)."""
+        """Return B tensors of `Backbone.encode_prompts`."""
         return self._backbone.encode_prompts([self._store.prompts[row] for row in rows])
 
 
@@ -71,7 +71,7 @@ class CachedEncoder:
         return self._latents[rows]
 
     def prompt_embeds(self, rows: np.ndarray) -> list[torch.Tensor]:
-        """Return B tensors (T_i, D), on the backbone's device."""
+        """Return B tensors of `Backbone.encode_prompts`, on the backbone's device."""
         return [self._embeds[i] for i in self._prompt_of_row[rows]]
 
     def _encode_images(
@@ -90,7 +90,7 @@ class CachedEncoder:
     def _encode_prompts(
         self, prompts: Sequence[str], chunk_size: int, report: Report
     ) -> list[torch.Tensor]:
-        device, dtype = self._backbone.device, self._backbone.dtype
+        device = self._backbone.device
         num = len(prompts)
         lengths = torch.zeros(num, dtype=torch.long)
         chunks = []
@@ -100,8 +100,9 @@ class CachedEncoder:
             chunks.append((rows, embeds))
             report("encode prompts", rows.stop, num)
         _sum_over_ranks(lengths, device)
-        num_features = chunks[0][1][0].shape[1] if chunks else 0
-        table = torch.zeros(num, int(lengths.max()), _largest(num_features, device), dtype=dtype)
+        example = self._backbone.encode_prompts(prompts[:1])[0]
+        dtype = self._backbone.dtype if example.is_floating_point() else example.dtype
+        table = torch.zeros(num, int(lengths.max()), *example.shape[1:], dtype=dtype)
         for rows, embeds in chunks:
             for row, embed in zip(range(rows.start, rows.stop), embeds, strict=True):
                 table[row, : len(embed)] = embed.to("cpu", dtype)
@@ -121,12 +122,6 @@ def _own_chunks(num: int, chunk_size: int) -> list[slice]:
     starts = range(0, num, chunk_size)
     own = range(dist.get_rank(), len(starts), dist.get_world_size())
     return [slice(starts[i], min(num, starts[i] + chunk_size)) for i in own]
-
-
-def _largest(value: int, device: torch.device) -> int:
-    tensor = torch.tensor([value], device=device)
-    dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
-    return int(tensor.item())
 
 
 def _sum_over_ranks(values: torch.Tensor, device: torch.device, rows: int = 256) -> None:

@@ -21,7 +21,7 @@ class Supervision:
         data_BChw: Clean latents, float32.
         noise_BChw: float32.
         sigmas_B: float32.
-        prompt_embeds: B tensors (T_i, D).
+        prompt_embeds: B tensors of `Backbone.encode_prompts`.
     """
 
     data_BChw: torch.Tensor
@@ -69,10 +69,10 @@ class StyleObjective(nn.Module):
 def supervised_loss(
     backbone: Backbone, supervision: Supervision, factors: LoraFactors | None
 ) -> torch.Tensor:
-    """Velocity error (B,) of the backbone with ``factors``, or without a LoRA."""
+    """Weighted velocity error (B,) of the backbone with ``factors``, or without a LoRA."""
     device = backbone.device
     data, noise = supervision.data_BChw.to(device), supervision.noise_BChw.to(device)
     sigmas = supervision.sigmas_B.to(device)
     latents = add_noise(data, noise, sigmas)
     velocity = backbone.velocity(latents, sigmas, supervision.prompt_embeds, factors)
-    return flow_loss(velocity, data, noise)
+    return flow_loss(velocity, data, noise, backbone.loss_weights(sigmas))

@@ -96,7 +96,7 @@ def predict(
         return
     from i2l_model.lora.files import save_lora
     from pipelines.prediction import lora_metadata, predict_lora, read_references
-    from pipelines.predictors import local_predictor
+    from pipelines.predictors import SHIPPED_PREDICTOR, local_predictor
 
     if output.suffix != ".safetensors":
         raise InputError("--output", output, "is no .safetensors file", "end its name so")
@@ -104,8 +104,9 @@ def predict(
         references = read_references(images, weights)
         with local_predictor(predictor, tracking) as folder:
             prediction = predict_lora(folder, references, strength=strength)
-        metadata = lora_metadata(prediction, references, strength)
-        save_lora(prediction.factors, output, file_format.value, metadata)
+        name = predictor or SHIPPED_PREDICTOR
+        metadata = lora_metadata(prediction, references, strength, name)
+        save_lora(prediction.factors, output, file_format.value, metadata.header())
     typer.echo(f"{output}: rank {prediction.factors.rank} LoRA for {prediction.backbone}")
 
 

@@ -26,9 +26,7 @@ def backbone() -> ZImageBackbone:
 @pytest.fixture(scope="session")
 def random_lora(backbone: ZImageBackbone) -> Callable[..., LoraFactors]:
     """random_lora(num_loras, rank=4, seed=0, targets=all): factors that visibly change outputs."""
-    import torch
-
-    from i2l_model.lora.factors import LoraFactors
+    from tests.tiny_backbones import random_factors
 
     def make(
         num_loras: int = 1,
@@ -36,14 +34,6 @@ def random_lora(backbone: ZImageBackbone) -> Callable[..., LoraFactors]:
         seed: int = 0,
         targets: Sequence[LoraTarget] | None = None,
     ) -> LoraFactors:
-        generator = torch.Generator().manual_seed(seed)
-        lora_A, lora_B = {}, {}
-        for target in targets or backbone.lora_targets():
-            shape_A = (num_loras, rank, target.in_features)
-            shape_B = (num_loras, target.out_features, rank)
-            std_A = target.in_features**-0.5
-            lora_A[target.name] = torch.randn(shape_A, generator=generator) * std_A
-            lora_B[target.name] = torch.randn(shape_B, generator=generator) * 0.3
-        return LoraFactors(lora_A, lora_B)
+        return random_factors(targets or backbone.lora_targets(), num_loras, rank, seed)
 
     return make

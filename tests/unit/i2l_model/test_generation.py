@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from i2l_model.errors import InputError
-from i2l_model.generation import generate, sample_latents, starting_noise
+from i2l_model.generation import SeededNoise, generate, sample_latents
 from i2l_model.lora.factors import LoraFactors
 
 PROMPTS = ["a red circle", "a rather long prompt about a house", "x", "a blue star"]
@@ -11,15 +11,13 @@ STEPS = 3
 
 
 def latents_of(backbone, prompts=PROMPTS, *, lora=None, seeds=None, **options) -> torch.Tensor:
-    noise = starting_noise(backbone, list(seeds or range(len(prompts))), 64, 64)
-    return sample_latents(
-        backbone,
-        prompts,
-        lora=lora,
-        noise=noise,
-        sigmas=backbone.inference_sigmas(STEPS, 64, 64),
-        **options,
-    )
+    seeds = list(seeds or range(len(prompts)))
+    options = {"lora": lora, "seeds": seeds, "num_inference_steps": STEPS, **options}
+    return sample_latents(backbone, prompts, height=64, width=64, **options)
+
+
+def noise_of(backbone, seeds, height=64, width=64) -> torch.Tensor:
+    return SeededNoise(seeds, backbone.latent_shape(height, width)).draw()
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +29,7 @@ def pipeline(backbone):
 
 @pytest.mark.parametrize("guidance_scale", [1.0, 3.5])
 def test_latents_and_images_equal_the_pipelines(backbone, pipeline, guidance_scale):
-    noise = starting_noise(backbone, range(4), 64, 64)
+    noise = noise_of(backbone, range(4))
     arguments = {
         "prompt": list(PROMPTS),
         "height": 64,
@@ -59,7 +57,7 @@ def test_latents_and_images_equal_the_pipelines(backbone, pipeline, guidance_sca
 
 
 def test_a_non_square_image_equals_the_pipelines(backbone, pipeline):
-    noise = starting_noise(backbone, [3], 32, 64)
+    noise = noise_of(backbone, [3], 32)
     expected = pipeline(
         "x", height=32, width=64, num_inference_steps=2, guidance_scale=0, latents=noise
     ).images[0]
@@ -88,7 +86,7 @@ def test_batches_equal_one_image_at_a_time(
 
 def by_hand(backbone, positive, negative, scale: float) -> torch.Tensor:
     """Two forwards a step with one LoRA each, for one prompt."""
-    latents = starting_noise(backbone, [0], 64, 64)
+    latents = noise_of(backbone, [0])
     sigmas = backbone.inference_sigmas(STEPS, 64, 64)
     embeds, empty = backbone.encode_prompts(["x"]), backbone.encode_prompts([""])
     for step in range(STEPS):
@@ -125,10 +123,10 @@ def test_one_negative_lora_serves_all(backbone, random_lora):
 
 
 def test_a_seed_gives_the_same_noise_whatever_its_neighbours(backbone):
-    noise = starting_noise(backbone, [5, 6, 5], 64, 64)
+    noise = noise_of(backbone, [5, 6, 5])
     assert torch.equal(noise[0], noise[2])
     assert not torch.equal(noise[0], noise[1])
-    assert torch.equal(noise[1:2], starting_noise(backbone, [6], 64, 64))
+    assert torch.equal(noise[1:2], noise_of(backbone, [6]))
 
 
 def test_no_prompts_give_no_images(backbone):

@@ -3,9 +3,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from i2l_model.backbones import load_backbone
 from i2l_model.backbones.tiny import build_tiny_zimage
+from i2l_model.backbones.tiny_flux2 import build_tiny_flux2
+from i2l_model.backbones.tiny_hidream import build_tiny_hidream
 from i2l_model.errors import InputError
 
 
@@ -39,9 +42,7 @@ def test_dtype_applies_to_all_weights(folder: Path):
 
 @pytest.mark.parametrize("name", ["nowhere", "./a/b", "/a/b", "a/b/c"])
 def test_an_absent_folder_is_refused(name: str):
-    with pytest.raises(
-        InputError, match=r"backbone \(.*\) does not exist; give a diffusers folder"
-    ):
+    with pytest.raises(InputError, match=r"backbone \(.*\) does not exist; give a model folder"):
         load_backbone(name)
 
 
@@ -51,10 +52,10 @@ def test_an_unreachable_hub_id_is_refused():
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path: Path):
-    with pytest.raises(InputError, match=r"has no model_index.json"):
+    with pytest.raises(InputError, match=r"has no model_index.json or config.json"):
         load_backbone(tmp_path)
     (tmp_path / "model_index.json").write_text("{")
-    with pytest.raises(InputError, match=r"has no readable model_index.json"):
+    with pytest.raises(InputError, match=r"has no readable model_index.json or config.json"):
         load_backbone(tmp_path)
     (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "FluxPipeline"}))
     with pytest.raises(InputError, match="is a FluxPipeline; use one of: ZImagePipeline"):
@@ -70,3 +71,29 @@ def test_missing_or_pickled_weights_are_refused(tmp_path: Path, part: str):
     weights.unlink()
     with pytest.raises(InputError, match="does not load"):
         load_backbone(folder)
+
+
+@pytest.mark.parametrize("dev", [False, True])
+@pytest.mark.parametrize("build", [build_tiny_flux2, build_tiny_hidream])
+def test_every_family_loads_as_it_was_saved(tmp_path: Path, build, dev: bool):
+    saved = build(0, tmp_path / ("small-dev" if dev else "small"), dev=dev)
+    loaded = load_backbone(tmp_path / saved.name)
+    assert type(loaded) is type(saved)
+    assert (loaded.name, loaded.image_size) == (saved.name, 64)
+    assert loaded.noise_scale == saved.noise_scale
+    latents = torch.ones(1, *saved.latent_shape(64, 64))
+    expected, found = (
+        model.velocity(latents, torch.full((1,), 0.5), model.encode_prompts(["a circle"]))
+        for model in (saved, loaded)
+    )
+    assert torch.equal(found, expected)
+    assert not any(parameter.requires_grad for parameter in loaded.transformer.parameters())
+
+
+def test_a_vision_language_model_that_cannot_draw_is_refused(tmp_path: Path):
+    build_tiny_hidream(0, tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    weights = {k: v for k, v in weights.items() if "embedder" not in k and "final_" not in k}
+    save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(InputError, match=r"has 9 missing keys, model\.final_layer2\.linear\.bias"):
+        load_backbone(tmp_path)

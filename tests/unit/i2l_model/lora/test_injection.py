@@ -7,16 +7,35 @@ from torch import nn
 from i2l_model.errors import InputError
 from i2l_model.lora.factors import LoraFactors, LoraTarget
 from i2l_model.lora.injection import inject_lora
+from tests.tiny_backbones import build_tiny, random_factors
 
 PROMPTS = ["a red circle", "a much longer prompt about a blue house on a hill", "", "x"]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session", params=["z-image", "flux2", "flux2-dev", "hidream-o1"])
+def backbone(request):
+    return build_tiny(request.param)
+
+
+@pytest.fixture(scope="session")
+def random_lora(backbone):
+    def make(num_loras=1, rank=4, seed=0, targets=None):
+        return random_factors(targets or backbone.lora_targets(), num_loras, rank, seed)
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def batch(backbone):
     generator = torch.Generator().manual_seed(3)
-    latents = torch.randn(4, 8, 16, 16, generator=generator)
+    latents = backbone.noise((4, *backbone.latent_shape(64, 64)), generator)
     sigmas = torch.tensor([0.9, 0.5, 0.3, 0.7])
     return latents, sigmas, backbone.encode_prompts(PROMPTS)
+
+
+def assert_same(found: torch.Tensor, wanted: torch.Tensor) -> None:
+    """Within 1e-5 of the largest element, which is that of float32 sums in another order."""
+    assert (found - wanted).abs().max() <= 1e-5 * max(1.0, float(wanted.abs().max()))
 
 
 def merged(backbone, lora: LoraFactors):
@@ -42,7 +61,7 @@ def test_batched_loras_equal_merged_weights_one_at_a_time(backbone, batch, rando
     together = backbone.velocity(*batch, lora)
     for index in range(4):
         alone = merged(backbone, lora.select([index * num_loras // 4])).velocity(*row(batch, index))
-        torch.testing.assert_close(together[index : index + 1], alone, atol=1e-5, rtol=1e-4)
+        assert_same(together[index : index + 1], alone)
     assert (together - backbone.velocity(*batch)).abs().max() > 0.01
 
 
@@ -55,9 +74,7 @@ def test_zero_lora_leaves_the_output_to_the_bit(backbone, batch, random_lora):
 def test_positive_only_guidance_in_one_forward(backbone, batch, random_lora):
     lora = random_lora(1)
     both = backbone.velocity(*batch, LoraFactors.concat([lora, lora.zeros_like()]))
-    torch.testing.assert_close(
-        both[:2], backbone.velocity(batch[0][:2], batch[1][:2], batch[2][:2], lora)
-    )
+    assert_same(both[:2], backbone.velocity(batch[0][:2], batch[1][:2], batch[2][:2], lora))
     torch.testing.assert_close(
         both[2:], backbone.velocity(batch[0][2:], batch[1][2:], batch[2][2:])
     )
@@ -87,9 +104,13 @@ def test_gradient_checkpointing_gives_the_same_gradients(backbone, batch, random
     expected = gradients(backbone, batch, lora)
     checkpointed = copy.deepcopy(backbone)
     checkpointed.enable_gradient_checkpointing()
-    assert checkpointed.transformer.gradient_checkpointing
+    linear = checkpointed.transformer.get_submodule(next(iter(lora.lora_A)))
+    runs = []
+    counter = linear.register_forward_hook(lambda *_: runs.append(1))
     for gradient, wanted in zip(gradients(checkpointed, batch, lora), expected, strict=True):
         torch.testing.assert_close(gradient, wanted)
+    counter.remove()
+    assert len(runs) == 2, "forward, and again in the backward pass"
     assert not has_hooks(checkpointed.transformer)
 
 
@@ -135,7 +156,7 @@ def test_nested_injections_add_up(backbone, batch, random_lora):
     with inject_lora(backbone.transformer, first):
         nested = backbone.velocity(*batch, second)
     summed = backbone.velocity(*batch, LoraFactors.concat([first, second]).fuse([1, 1]))
-    torch.testing.assert_close(nested, summed, atol=1e-5, rtol=1e-4)
+    assert_same(nested, summed)
 
 
 def test_nothing_stays_behind_after_an_exception(backbone, batch, random_lora):
@@ -151,24 +172,25 @@ def test_nothing_stays_behind_after_an_exception(backbone, batch, random_lora):
     assert torch.equal(backbone.velocity(*batch), before)
 
 
-@pytest.mark.parametrize(
-    ("target", "message"),
-    [
-        (LoraTarget("layers.9.attention.to_q", 48, 48), "is no layer of this backbone"),
-        (LoraTarget("layers.0.attention", 48, 48), "is a Attention, not a Linear"),
-        (LoraTarget("layers.0.attention.to_q", 48, 64), r"does not fit the layer \(48 -> 48\)"),
-    ],
-)
-def test_a_lora_of_another_backbone_is_refused(backbone, batch, random_lora, target, message):
+def test_a_lora_of_another_backbone_is_refused(backbone, batch, random_lora):
     good = backbone.lora_targets()[0]
-    lora = random_lora(1, targets=[good, target])
-    with pytest.raises(InputError, match=message):
-        backbone.velocity(*batch, lora)
-    assert not has_hooks(backbone.transformer)
+    parent, size = good.name.rpartition(".")[0], good.in_features
+    refused = {
+        LoraTarget("nowhere.to_q", size, size): "is no layer of this backbone",
+        LoraTarget(parent, size, size): "not a Linear",
+        LoraTarget(good.name, size, size + 1): rf"does not fit the layer \({size} -> {size}\)",
+    }
+    for target, message in refused.items():
+        others = [other for other in (good, target) if other.name != good.name or other == target]
+        with pytest.raises(InputError, match=message):
+            backbone.velocity(*batch, random_lora(1, targets=others))
+        assert not has_hooks(backbone.transformer)
 
 
-def test_a_layer_without_batch_axis_is_refused(backbone, batch, random_lora):
-    embedder = backbone.transformer.all_x_embedder["2-1"]
+def test_a_layer_without_batch_axis_is_refused():
+    zimage = build_tiny("z-image")
+    embedder = zimage.transformer.all_x_embedder["2-1"]
     target = LoraTarget("all_x_embedder.2-1", embedder.in_features, embedder.out_features)
+    latents, embeds = torch.randn(1, *zimage.latent_shape(64, 64)), zimage.encode_prompts(["x"])
     with pytest.raises(InputError, match=r"must be \(B, T, I\)"):
-        backbone.velocity(*batch, random_lora(1, targets=[target]))
+        zimage.velocity(latents, torch.ones(1), embeds, random_factors([target]))

@@ -1,3 +1,4 @@
+import hashlib
 import json
 from pathlib import Path
 
@@ -82,6 +83,12 @@ def test_the_file_says_where_it_comes_from(predict: Predict) -> None:
     assert json.loads(metadata["i2l.references"]) == ["0.png", "1.png"]
     assert json.loads(metadata["i2l.weights"]) == [2.0, 1.0]
     assert float(metadata["i2l.strength"]) == 0.5
+    assert metadata["i2l.rank"] == "2"
+    files = [Path(path) for path in predict.references[:2]]
+    hashes = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+    assert json.loads(metadata["i2l.references_sha256"]) == hashes
+    weights = hashlib.sha256((predict.predictor / "model.safetensors").read_bytes()).hexdigest()
+    assert metadata["i2l.predictor"] == f"{predict.predictor.name} sha256:{weights}"
 
 
 def test_strength_scales_the_update(predict: Predict) -> None:
