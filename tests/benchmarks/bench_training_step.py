@@ -67,9 +67,9 @@ def test_batched_loras_against_one_at_a_time() -> None:
     }
     batched = rows["i2l, one batch"]
     print(f"\n{num} samples a step, {torch.get_num_threads()} threads")
-    for name, seconds in rows.items():
-        rate, ratio = num / seconds, seconds / batched
-        print(f"{name:45s} {seconds:7.3f} s  {rate:7.1f} samples/s  {ratio:5.2f} x")
+    for name, duration in rows.items():
+        rate, ratio = num / duration, duration / batched
+        print(f"{name:45s} {duration:7.3f} s  {rate:7.1f} samples/s  {ratio:5.2f} x")
     bare = rows["bare backbone, one batch"]
     one, style = rows["one sample at a time"], rows["one LoRA at a time, its targets as a batch"]
     print(f"batched / one sample at a time: {one / batched:.2f} x samples/s (goal 1.5, GPU 3)")
