@@ -1,19 +1,14 @@
-"""The image encoder: reference images to patch tokens."""
+"""The main image encoder: reference images to SigLIP's patch tokens, or to its pooled features."""
 
 # B images, H W pixels, T patch tokens, D features
 
-import contextlib
-import hashlib
-from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from torch import nn
 from transformers import SiglipVisionConfig, SiglipVisionModel
 
-from i2l_model.assets import asset_path, available_assets
-from i2l_model.errors import InputError
+from i2l_model.tower import VisionTower, load_tower
 
 _TINY_SIZES = dict(image_size=64, patch_size=8, hidden_size=128, num_layers=4, num_heads=4)  # noqa: C408
 _SIZES = (*_TINY_SIZES, "intermediate_size")
@@ -66,41 +61,32 @@ class EncoderConfig(BaseModel):
         return self
 
 
-class ReferenceEncoder(nn.Module):
+class ReferenceEncoder(VisionTower):
     """A SigLIP vision tower that returns its patch tokens after the final layer norm.
-
-    A frozen tower stays in eval mode and runs without gradients.
 
     Args:
         config: Which tower.
+        pooled: Return the pooled features, as the only token, instead of the patches.
 
     Raises:
         InputError: If ``path_or_id`` holds no such tower.
     """
 
-    def __init__(self, config: EncoderConfig) -> None:
-        super().__init__()
-        self.config = config
+    def __init__(self, config: EncoderConfig, *, pooled: bool = False) -> None:
         if config.path_or_id is None:
-            self.vision: Any = SiglipVisionModel(_vision_config(config))
+            vision: Any = SiglipVisionModel(_vision_config(config, pooled))
         else:
-            self.vision = _load_vision(config.path_or_id)
-        if self.vision.use_head:  # the pooled output is not used, its weights would get no gradient
-            self.vision.use_head = False
-            del self.vision.head
-        if not config.trainable:
-            self.requires_grad_(False)
-            self.eval()
+            vision = load_tower(SiglipVisionModel, config.path_or_id, "encoder", "SigLIP")
+        if vision.use_head and not pooled:  # its weights would get no gradient
+            vision.use_head = False
+            del vision.head
+        super().__init__(vision, trainable=config.trainable, pooled=pooled)
+        self.config = config
 
     @property
     def image_size(self) -> int:
         """Side of the input images in pixels."""
         return int(self.vision.config.image_size)
-
-    @property
-    def hidden_size(self) -> int:
-        """Features D of a token."""
-        return int(self.vision.config.hidden_size)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return the patch tokens (B, T, D) of images (B, 3, H, W) in [-1, 1], H = W = image_size.
@@ -108,19 +94,11 @@ class ReferenceEncoder(nn.Module):
         Raises:
             InputError: If the images have another size.
         """
-        size = self.image_size
-        if images.ndim != 4 or images.shape[1:] != (3, size, size):
-            shape = tuple(images.shape)
-            raise InputError(
-                "images", shape, f"must be (B, 3, {size}, {size})", "resize them first"
-            )
-        with contextlib.nullcontext() if self.config.trainable else torch.no_grad():
-            tokens: torch.Tensor = self.vision(pixel_values=images).last_hidden_state
-        return tokens
-
-    def train(self, mode: bool = True) -> "ReferenceEncoder":
-        """Set the training mode; a frozen tower stays in eval mode."""
-        return super().train(mode and self.config.trainable)
+        self.check_images(images, self.image_size)
+        with self.gradients():
+            output = self.vision(pixel_values=images)
+        tokens: torch.Tensor = output.last_hidden_state
+        return output.pooler_output[:, None] if self.pooled else tokens
 
     def sizes(self) -> EncoderConfig:
         """Return a config that builds the same tower without its source, for own weights."""
@@ -135,17 +113,8 @@ class ReferenceEncoder(nn.Module):
             trainable=self.config.trainable,
         )
 
-    def fingerprint(self) -> str:
-        """Return a hash of the weights, the same for float32 and bfloat16 copies of them."""
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self.state_dict().items()):
-            digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
-            data = tensor.detach().to("cpu", torch.bfloat16).contiguous()
-            digest.update(data.view(torch.int16).numpy().tobytes())
-        return digest.hexdigest()
 
-
-def _vision_config(config: EncoderConfig) -> SiglipVisionConfig:
+def _vision_config(config: EncoderConfig, pooled: bool) -> SiglipVisionConfig:
     return SiglipVisionConfig(
         image_size=config.image_size,
         patch_size=config.patch_size,
@@ -153,17 +122,5 @@ def _vision_config(config: EncoderConfig) -> SiglipVisionConfig:
         intermediate_size=config.intermediate_size,
         num_hidden_layers=config.num_layers,
         num_attention_heads=config.num_heads,
-        vision_use_head=False,
+        vision_use_head=pooled,
     )
-
-
-def _load_vision(path_or_id: str) -> Any:
-    source = str(asset_path(path_or_id)) if path_or_id in available_assets() else path_or_id
-    try:
-        return SiglipVisionModel.from_pretrained(source, dtype=torch.float32, use_safetensors=True)
-    except (OSError, ValueError) as error:
-        known = "an asset name, a folder or a hub id"
-        problem = "is no loadable SigLIP vision tower"
-        if not Path(source).exists():
-            problem = "does not exist here and does not load from the hub"
-        raise InputError("encoder.path_or_id", path_or_id, problem, f"give {known}") from error

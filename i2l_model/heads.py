@@ -100,22 +100,29 @@ class CompressedHeads(nn.Module):
         )
         self.num_queries = sum(group.total_queries for group in self._heads())
 
-    def forward(self, queries: torch.Tensor, lora_scale: float) -> LoraFactors:
-        """Decode query outputs (N, num_queries, D) into N LoRAs, ``lora_scale`` within lora_B."""
-        lora_A: dict[str, torch.Tensor] = {}
-        lora_B: dict[str, torch.Tensor] = {}
+    def forward(self, queries: torch.Tensor, lora_scale: float) -> list[torch.Tensor]:
+        """Decode query outputs (N, num_queries, D), ``lora_scale`` within lora_B.
+
+        Returns:
+            Rows of the factors, (G, N, R, F) of each group: one tensor for all layers of a shape.
+        """
         heads = self._heads()
         parts = torch.split(queries, [head.total_queries for head in heads], dim=1)
-        for head, part in zip(heads, parts, strict=True):
-            if head.group.side == "A":  # keeps the elements of A @ x at the size of x's
-                factors_GNRI = head(part, 1 / math.sqrt(head.group.features))
-                lora_A.update(zip(head.group.names, factors_GNRI.unbind(0), strict=True))
+        return [
+            head(part, lora_scale if head.group.side == "B" else 1 / math.sqrt(head.group.features))
+            for head, part in zip(heads, parts, strict=True)  # A @ x has elements of x's size
+        ]
+
+    def factors(self, rows: Sequence[torch.Tensor]) -> LoraFactors:
+        """Name the layers of what `forward` returns; the factors are views of it."""
+        lora_A: dict[str, torch.Tensor] = dict.fromkeys(self.names, rows[0])
+        lora_B = dict(lora_A)
+        for head, rows_GNRF in zip(self._heads(), rows, strict=True):
+            if head.group.side == "A":
+                lora_A.update(zip(head.group.names, rows_GNRF.unbind(0), strict=True))
             else:
-                factors_GNOR = head(part, lora_scale).mT
-                lora_B.update(zip(head.group.names, factors_GNOR.unbind(0), strict=True))
-        return LoraFactors(
-            {name: lora_A[name] for name in self.names}, {name: lora_B[name] for name in self.names}
-        )
+                lora_B.update(zip(head.group.names, rows_GNRF.mT.unbind(0), strict=True))
+        return LoraFactors(lora_A, lora_B)
 
     def _heads(self) -> list[GroupedHead]:
         return [head for head in self.groups if isinstance(head, GroupedHead)]

@@ -1,79 +1,80 @@
 """The predictor: reference images to the weights of a style LoRA, in one forward pass.
 
-Learned queries and the references' patch tokens go through one transformer; only the query outputs
-are decoded, by compressed heads, into lora_A and lora_B (paper section on the i2L architecture).
+What both architectures share: encoders, checks, files. Version 2 is `query_predictor`, the baseline
+version 1 is `pooled_predictor`.
 """
 
-# N LoRAs, K references, H W pixels, T tokens of an image, E encoder features, D dim
+# N LoRAs, K references, H W pixels, T tokens of an image, E encoder features, G layers of a group
 
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
+from i2l_model.dinov3 import Dinov3Encoder
 from i2l_model.encoder import ReferenceEncoder
 from i2l_model.errors import InputError
 from i2l_model.heads import CompressedHeads
 from i2l_model.lora.factors import LoraFactors
 from i2l_model.predictor_config import PredictorConfig, read_config
 from i2l_model.references import reference_shares
-from i2l_model.transformer import SingleStreamTransformer
+from i2l_model.tower import VisionTower
 from i2l_model.weights import read_weights, write_bytes, write_weights
 
 _CONFIG = "config.json"
 _WEIGHTS = "model.safetensors"
-_FINGERPRINT = "encoder_fingerprint"
 _MID_GRAY = 128 / 127.5 - 1  # pixel value 128
 
 __all__ = ["LoraPredictor", "PredictorConfig"]
 
 
-class LearnedQueries(nn.Module):
-    """The queries, the same for every LoRA."""
+class LoraPredictor(nn.Module, ABC):
+    """Predicts LoRAs from one or more references.
 
-    def __init__(self, num_queries: int, dim: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.randn(num_queries, dim))
-
-    def forward(self, num_loras: int) -> torch.Tensor:
-        """Return them as (N, num_queries, D)."""
-        return self.weight.expand(num_loras, -1, -1)
-
-
-class LoraPredictor(nn.Module):
-    """Predicts LoRAs of fixed rank from one or more references.
-
-    The order of the references has no effect, nor has repeating all of them: their tokens share
-    the attention according to their weights. An untrained predictor changes nothing.
+    The order of the references has no effect on the update, nor has repeating all of them. An
+    untrained predictor changes nothing.
 
     Args:
         config: Its sizes.
+        pooled: Whether the encoders return one token an image.
     """
 
-    def __init__(self, config: PredictorConfig) -> None:
+    heads: CompressedHeads
+
+    def __init__(self, config: PredictorConfig, *, pooled: bool) -> None:
         super().__init__()
         self.config = config
-        self.encoder = ReferenceEncoder(config.encoder)
-        self.projection = nn.Linear(self.encoder.hidden_size, config.dim)
-        self.heads = CompressedHeads(
-            config.targets,
-            dim=config.dim,
-            compress_dim=config.compress_dim,
-            rank=config.rank,
-            queries_per_factor=config.queries_per_factor,
-        )
-        self.queries = LearnedQueries(self.heads.num_queries, config.dim)
-        self.transformer = SingleStreamTransformer(config.dim, config.depth, config.num_heads)
+        self.encoder = ReferenceEncoder(config.encoder, pooled=pooled)
+        if config.dinov3 is not None:
+            size = self.encoder.image_size
+            self.dinov3 = Dinov3Encoder(config.dinov3, image_size=size, pooled=pooled)
 
     @classmethod
     def build(cls, config: PredictorConfig) -> "LoraPredictor":
-        """Build an untrained predictor; its encoder is pretrained where the config names one."""
-        return cls(config)
+        """Build an untrained predictor; its encoders are pretrained where the config names them."""
+        from i2l_model.pooled_predictor import PooledPredictor  # both derive from this class
+        from i2l_model.query_predictor import QueryPredictor
+
+        return PooledPredictor(config) if config.version == 1 else QueryPredictor(config)
+
+    @property
+    def towers(self) -> dict[str, ReferenceEncoder | Dinov3Encoder]:
+        """The image encoders by the names of their settings."""
+        parts = {"encoder": self.encoder, "dinov3": getattr(self, "dinov3", None)}
+        return {name: tower for name, tower in parts.items() if tower is not None}
 
     @property
     def image_size(self) -> int:
         """Side of the reference images in pixels."""
         return self.encoder.image_size
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of the predictor's own weights."""
+        return next(self.heads.parameters()).dtype
 
     def forward(
         self,
@@ -102,8 +103,8 @@ class LoraPredictor(nn.Module):
 
     def encode_references(
         self, ref_images: torch.Tensor, present: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """Return the encoder's tokens (N, K, T, E); absent references are not read and give zeros.
+    ) -> tuple[torch.Tensor, ...]:
+        """Return each encoder's tokens (N, K, T, E); absent references are not read and give zeros.
 
         Args:
             ref_images: (N, K, 3, H, W) in [-1, 1].
@@ -120,35 +121,45 @@ class LoraPredictor(nn.Module):
             images = images[rows]
         if not torch.isfinite(images).all():
             raise InputError("ref_images", "NaN or infinity", "is no pixel value", "drop the image")
-        tokens: torch.Tensor = self.encoder(images.to(self.projection.weight.dtype))
-        if rows is not None:
-            full = tokens.new_zeros(N * K, *tokens.shape[1:])
-            tokens = full.index_copy(0, rows, tokens)
-        return tokens.view(N, K, *tokens.shape[1:])
+        outputs = []
+        for tower in self.towers.values():
+            tokens = tower(images.to(self.dtype))
+            if rows is not None:
+                full = tokens.new_zeros(N * K, *tokens.shape[1:])
+                tokens = full.index_copy(0, rows, tokens)
+            outputs.append(tokens.view(N, K, *tokens.shape[1:]))
+        return tuple(outputs)
 
-    def predict_from_tokens(self, tokens: torch.Tensor, shares: torch.Tensor) -> LoraFactors:
-        """Predict LoRAs from encoder tokens, e.g. cached ones of a frozen encoder.
+    def predict_from_tokens(
+        self, tokens: Sequence[torch.Tensor], shares: torch.Tensor
+    ) -> LoraFactors:
+        """Predict LoRAs from the encoders' tokens, e.g. cached ones of frozen encoders.
 
         Args:
-            tokens: (N, K, T, E) from `encode_references`.
+            tokens: (N, K, T, E) of each encoder, from `encode_references`.
             shares: (N, K) the references' shares of the attention, which sum to 1 in every row;
                 0 masks a reference.
         """
-        N, K, T = tokens.shape[:3]
-        refs = self.projection(tokens.to(self.projection.weight.dtype)).flatten(1, 2)
-        queries = self.queries(N).to(refs.dtype)
-        key_bias = None
-        if K > 1:
-            ref_bias = shares.to(refs).log().repeat_interleave(T, dim=1)
-            key_bias = torch.cat([ref_bias.new_zeros(N, queries.shape[1]), ref_bias], dim=1)
-        outputs = self.transformer(torch.cat([queries, refs], dim=1), key_bias, queries.shape[1])
-        lora: LoraFactors = self.heads(outputs, self.config.lora_scale)
-        return lora
+        return self.heads.factors(self.decode(tuple(tokens), shares))
+
+    @abstractmethod
+    def decode(self, tokens: tuple[torch.Tensor, ...], shares: torch.Tensor) -> list[torch.Tensor]:
+        """Return the LoRAs' rows (G, N, R, F), as `CompressedHeads.factors` reads them.
+
+        All arithmetic behind the encoders, and only tensors: what `compile` compiles.
+        """
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compile `decode` in place; takes torch.compile's arguments.
+
+        Encoders and the checks of the input, which read values, stay as they are.
+        """
+        self.decode = torch.compile(self.decode, *args, **kwargs)  # type: ignore[method-assign]
 
     @torch.no_grad()
     def predict_neutral(self, num_refs: int = 1) -> LoraFactors:
         """Return the LoRA (N = 1) of mid-gray references, for the "neutral_negative" guidance."""
-        size, device = self.image_size, self.projection.weight.device
+        size, device = self.image_size, next(self.heads.parameters()).device
         images = torch.full((1, num_refs, 3, size, size), _MID_GRAY, device=device)
         return self.forward(images)
 
@@ -166,15 +177,14 @@ class LoraPredictor(nn.Module):
         notices if the encoder has changed.
         """
         folder = Path(folder)
-        state = self.state_dict()
-        metadata = {"format": "pt"}
-        if self._encoder_is_external():
-            state = {name: t for name, t in state.items() if not name.startswith("encoder.")}
-            metadata[_FINGERPRINT] = self.encoder.fingerprint()
-        write_weights(state, folder / _WEIGHTS, metadata)
-        config = self.config
-        if not self._encoder_is_external():  # its weights are in the file: drop the source
-            config = config.model_copy(update={"encoder": self.encoder.sizes()})
+        external = self._external_towers()
+        state = {name: t for name, t in self.state_dict().items() if _owner(name) not in external}
+        metadata = {f"{name}_fingerprint": tower.fingerprint() for name, tower in external.items()}
+        write_weights(state, folder / _WEIGHTS, {"format": "pt", **metadata})
+        own = {  # weights in the file: drop the source
+            name: tower.sizes() for name, tower in self.towers.items() if name not in external
+        }
+        config = self.config.model_copy(update=own)
         write_bytes((config.model_dump_json(indent=2) + "\n").encode(), folder / _CONFIG)
 
     @classmethod
@@ -185,32 +195,37 @@ class LoraPredictor(nn.Module):
 
         Raises:
             InputError: If a file is missing or damaged, a setting is invalid, a weight is missing,
-                unknown, of the wrong shape or not finite, or the encoder's weights have changed.
+                unknown, of the wrong shape or not finite, or an encoder's weights have changed.
         """
         folder = Path(folder)
         config = read_config(folder / _CONFIG)
         tensors, metadata = read_weights(folder / _WEIGHTS, field="predictor")
-        predictor = cls(config)
-        external = predictor._encoder_is_external()
+        predictor = cls.build(config)
         predictor._check_state(tensors, folder / _WEIGHTS)
         predictor.load_state_dict(tensors, strict=False)
-        if external and metadata.get(_FINGERPRINT) != predictor.encoder.fingerprint():
-            raise InputError(
-                "encoder.path_or_id",
-                config.encoder.path_or_id,
-                "holds other weights than the predictor was trained with",
-                "restore the encoder or train the predictor again",
-            )
+        for name, tower in predictor._external_towers().items():
+            if metadata.get(f"{name}_fingerprint") != tower.fingerprint():
+                raise InputError(
+                    f"{name}.path_or_id",
+                    getattr(config, name).path_or_id,
+                    "holds other weights than the predictor was trained with",
+                    "restore the encoder or train the predictor again",
+                )
         return predictor.to(device).eval()
 
-    def _encoder_is_external(self) -> bool:
-        return self.config.encoder.path_or_id is not None and not self.config.encoder.trainable
+    def _external_towers(self) -> dict[str, VisionTower]:
+        return {
+            name: tower
+            for name, tower in self.towers.items()
+            if tower.config.path_or_id is not None and not tower.trainable
+        }
 
     def _check_state(self, tensors: dict[str, torch.Tensor], path: Path) -> None:
+        external = self._external_towers()
         expected = {
             name: tuple(tensor.shape)
             for name, tensor in self.state_dict().items()
-            if not (self._encoder_is_external() and name.startswith("encoder."))
+            if _owner(name) not in external
         }
         fix = "use the config.json and model.safetensors of one training"
         for name in sorted(expected.keys() ^ tensors.keys()):
@@ -222,3 +237,7 @@ class LoraPredictor(nn.Module):
                 raise InputError("predictor", path, problem, fix)
             if not torch.isfinite(tensor).all():
                 raise InputError("predictor", path, f"holds NaN in '{name}'", "train it again")
+
+
+def _owner(name: str) -> str:
+    return name.partition(".")[0]

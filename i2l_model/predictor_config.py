@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from i2l_model.dinov3 import Dinov3Config
 from i2l_model.encoder import EncoderConfig
 from i2l_model.errors import InputError
 from i2l_model.lora.factors import LoraTarget
@@ -22,12 +23,18 @@ class PredictorConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    version: Literal[2] = Field(2, description="Architecture version.")
+    version: Literal[1, 2] = Field(
+        2,
+        description="Architecture: 2 is learned queries in a transformer; 1 decodes pooled image "
+        "features and reads neither dim, depth, num_heads nor queries_per_factor.",
+    )
     backbone: str = Field(description="Name of the backbone it was made for.")
     targets: tuple[LoraTarget, ...] = Field(
         min_length=1, description="Layers of the backbone that the LoRA updates."
     )
-    rank: int = Field(ge=1, description="Rank of the predicted LoRA, whatever the references.")
+    rank: int = Field(
+        ge=1, description="Rank of the predicted LoRA; of version 1, for each reference."
+    )
     dim: int = Field(ge=1, description="Features of the predictor's transformer.")
     depth: int = Field(ge=1, description="Blocks of the predictor's transformer.")
     num_heads: int = Field(ge=1, description="Attention heads; divides dim.")
@@ -42,6 +49,7 @@ class PredictorConfig(BaseModel):
         0.3, gt=0, allow_inf_nan=False, description="Factor on the update, folded into lora_B."
     )
     encoder: EncoderConfig = Field(description="The image encoder.")
+    dinov3: Dinov3Config | None = Field(None, description="A second image encoder, or none.")
     max_refs: int = Field(4, ge=1, description="Most references of one LoRA.")
 
     @model_validator(mode="after")

@@ -5,6 +5,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from i2l_model.dinov3 import Dinov3Config
 from i2l_model.encoder import EncoderConfig
 
 HIGH_SIGMA = 0.7  # above this noise level the noisy latents no longer show the style themselves
@@ -15,6 +16,11 @@ class PredictorOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    version: Literal[1, 2] = Field(
+        default=2,
+        description="Architecture: 2 is learned queries in a transformer, 1 the baseline on pooled"
+        " features, whose rank grows with the references.",
+    )
     rank: int = Field(
         default=4, ge=1, description="Rank of every predicted LoRA pair; the file grows with it."
     )
@@ -36,6 +42,9 @@ class PredictorOptions(BaseModel):
     max_refs: int = Field(default=4, ge=1, description="Most reference images of one prediction.")
     encoder: EncoderConfig = Field(
         default_factory=EncoderConfig, description="Image encoder of the references."
+    )
+    dinov3: Dinov3Config | None = Field(
+        default=None, description="Second image encoder of the references, or none."
     )
     target_modules: tuple[str, ...] = Field(
         default=(),

@@ -132,10 +132,14 @@ def predictor_config(options: PredictorOptions, backbone: Backbone) -> Predictor
         some = ", ".join(target.name for target in backbone.lora_targets()[:3])
         fix = f"write expressions for names such as {some}"
         raise InputError(field, list(options.target_modules), "match no layer", fix)
-    sizes = options.model_dump(exclude={"target_modules", "encoder"})
+    sizes = options.model_dump(exclude={"target_modules", "encoder", "dinov3"})
     try:
         return PredictorConfig(
-            backbone=backbone.name, targets=targets, encoder=options.encoder, **sizes
+            backbone=backbone.name,
+            targets=targets,
+            encoder=options.encoder,
+            dinov3=options.dinov3,
+            **sizes,
         )
     except ValueError as error:
         raise InputError(

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli import data, failures, images, models, registry, tiny_models, workflow
+from pipelines.cli import data, failures, images, info, models, registry, tiny_models, workflow
 from pipelines.cli.lists import spread_lists
 from pipelines.cli.session import Session, quiet_libraries
 
@@ -25,7 +25,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (workflow, images, data, models, registry, tiny_models):
+for group in (workflow, images, info, data, models, registry, tiny_models):
     group.add_commands(app)
 
 

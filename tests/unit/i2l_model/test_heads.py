@@ -37,7 +37,7 @@ def test_layers_of_equal_shape_share_a_group():
 def test_shapes_and_order_of_the_layers(queries):
     heads = make_heads(queries=queries)
     assert heads.num_queries == 2 * len(TARGETS) * queries
-    lora = heads(torch.randn(3, heads.num_queries, 12), 0.3)
+    lora = heads.factors(heads(torch.randn(3, heads.num_queries, 12), 0.3))
     assert lora.targets == TARGETS
     assert (lora.num_loras, lora.rank) == (3, 4)
 
@@ -46,7 +46,7 @@ def test_shapes_and_order_of_the_layers(queries):
 def test_grouped_decoding_equals_one_small_linear_at_a_time(queries):
     heads = randomise(make_heads(queries=queries))
     outputs = torch.randn(3, heads.num_queries, 12)
-    lora = heads(outputs, 0.5)
+    lora = heads.factors(heads(outputs, 0.5))
     start = 0
     for head in heads.groups:
         for layer, name in enumerate(head.group.names):
@@ -67,7 +67,7 @@ def test_untrained_heads_emit_zero_lora_b_and_unit_size_lora_a():
     heads = CompressedHeads(
         [LoraTarget("wide", 512, 64)], dim=256, compress_dim=64, rank=16, queries_per_factor=4
     )
-    lora = heads(torch.randn(8, heads.num_queries, 256), 0.3)
+    lora = heads.factors(heads(torch.randn(8, heads.num_queries, 256), 0.3))
     assert not lora.lora_B["wide"].any()
     projected = lora.lora_A["wide"] @ torch.randn(512, 100)
     assert projected.std().item() == pytest.approx(1, rel=0.15)
@@ -76,6 +76,6 @@ def test_untrained_heads_emit_zero_lora_b_and_unit_size_lora_a():
 def test_scale_is_in_lora_b():
     heads = randomise(make_heads())
     outputs = torch.randn(2, heads.num_queries, 12)
-    one, three = heads(outputs, 1.0), heads(outputs, 3.0)
+    one, three = (heads.factors(heads(outputs, scale)) for scale in (1.0, 3.0))
     torch.testing.assert_close(three.lora_B["b"], 3 * one.lora_B["b"])
     assert torch.equal(three.lora_A["b"], one.lora_A["b"])

@@ -33,7 +33,7 @@ def test_config_survives_json():
         ({"rank": 64}, r"rank \(64\) must be <= min\(in, out\) \(48\) for 'layers.0"),
         ({"targets": ()}, "at least 1 item"),
         ({"targets": SETTINGS["targets"] * 2}, "holds a layer twice"),
-        ({"version": 1}, "version"),
+        ({"version": 3}, "version"),
         ({"lora_scale": float("nan")}, "lora_scale"),
         ({"alpha": 4}, "Extra inputs"),
     ],

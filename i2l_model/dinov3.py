@@ -1,0 +1,138 @@
+"""The optional second image encoder: DINOv3's patch tokens, or its class token."""
+
+# B images, H W pixels, T patch tokens, D features
+
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from transformers import DINOv3ViTConfig, DINOv3ViTModel
+
+from i2l_model.errors import InputError
+from i2l_model.tower import VisionTower, load_tower
+
+_MEAN = (0.485, 0.456, 0.406)  # of ImageNet, for pixels in [0, 1]
+_STD = (0.229, 0.224, 0.225)
+_SIZES = (
+    "patch_size",
+    "hidden_size",
+    "num_layers",
+    "num_heads",
+    "intermediate_size",
+    "num_registers",
+    "gated_mlp",
+    "qkv_bias",
+)
+
+
+class Dinov3Config(BaseModel):
+    """A DINOv3 tower: pretrained, or a new one of the given sizes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path_or_id: str | None = Field(
+        None, description="Pretrained tower: folder or hub id. None builds one from the sizes."
+    )
+    patch_size: int | None = Field(None, ge=1, description="Side of a patch in pixels.")
+    hidden_size: int | None = Field(None, ge=1, description="Features of a token.")
+    num_layers: int | None = Field(None, ge=1, description="Transformer layers.")
+    num_heads: int | None = Field(None, ge=1, description="Attention heads.")
+    intermediate_size: int | None = Field(None, ge=1, description="Width of the MLPs.")
+    num_registers: int | None = Field(None, ge=0, description="Register tokens.")
+    gated_mlp: bool | None = Field(None, description="SwiGLU instead of a plain MLP.")
+    qkv_bias: bool | None = Field(None, description="Whether queries and values have biases.")
+    trainable: bool = Field(
+        False, description="Train the tower with the predictor; False freezes its weights."
+    )
+
+    @model_validator(mode="after")
+    def _check_sizes(self) -> "Dinov3Config":
+        sizes = {name: getattr(self, name) for name in _SIZES}
+        if self.path_or_id is not None:
+            given = [name for name, size in sizes.items() if size is not None]
+            if given:
+                raise ValueError(f"{given[0]} comes from path_or_id; leave one of the two out")
+            return self
+        missing = [name for name, size in sizes.items() if size is None]
+        if missing:
+            raise ValueError(f"{missing[0]} is missing; give it, or path_or_id")
+        if sizes["hidden_size"] % (4 * sizes["num_heads"]):  # rotary features of two axes
+            raise ValueError("hidden_size must be a multiple of 4 * num_heads")
+        return self
+
+
+class Dinov3Encoder(VisionTower):
+    """A DINOv3 tower that reads the references at the main encoder's size.
+
+    Args:
+        config: Which tower.
+        image_size: Side of the images in pixels.
+        pooled: Return the class token only, instead of the patches.
+
+    Raises:
+        InputError: If ``path_or_id`` holds no such tower, or its patches do not tile the images.
+    """
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, config: Dinov3Config, *, image_size: int, pooled: bool = False) -> None:
+        if config.path_or_id is None:
+            vision: Any = DINOv3ViTModel(_vision_config(config, image_size))
+        else:
+            vision = load_tower(DINOv3ViTModel, config.path_or_id, "dinov3", "DINOv3")
+        patch = int(vision.config.patch_size)
+        if image_size % patch:
+            problem = f"does not divide the encoder's image size ({image_size})"
+            raise InputError("dinov3.patch_size", patch, problem, "use another tower")
+        vision.embeddings.mask_token.requires_grad_(False)  # of the pretraining, never read
+        super().__init__(vision, trainable=config.trainable, pooled=pooled)
+        self.config = config
+        self.image_size = image_size
+        # [-1, 1] to DINOv3's own normalisation: (x / 2 + 1 / 2 - mean) / std
+        mean, std = torch.tensor(_MEAN), torch.tensor(_STD)
+        self.register_buffer("mean", (2 * mean - 1).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", (2 * std).view(3, 1, 1), persistent=False)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the patch tokens (B, T, D) of images (B, 3, H, W) in [-1, 1], H = W = image_size.
+
+        Raises:
+            InputError: If the images have another size.
+        """
+        self.check_images(images, self.image_size)
+        with self.gradients():
+            pixels = (images - self.mean) / self.std
+            tokens: torch.Tensor = self.vision(pixel_values=pixels).last_hidden_state
+        first_patch = 1 + self.vision.config.num_register_tokens
+        return tokens[:, :1] if self.pooled else tokens[:, first_patch:]
+
+    def sizes(self) -> Dinov3Config:
+        """Return a config that builds the same tower without its source, for own weights."""
+        vision = self.vision.config
+        return Dinov3Config(
+            patch_size=vision.patch_size,
+            hidden_size=vision.hidden_size,
+            num_layers=vision.num_hidden_layers,
+            num_heads=vision.num_attention_heads,
+            intermediate_size=vision.intermediate_size,
+            num_registers=vision.num_register_tokens,
+            gated_mlp=vision.use_gated_mlp,
+            qkv_bias=vision.query_bias,
+            trainable=self.config.trainable,
+        )
+
+
+def _vision_config(config: Dinov3Config, image_size: int) -> DINOv3ViTConfig:
+    return DINOv3ViTConfig(
+        image_size=image_size,
+        patch_size=config.patch_size,
+        hidden_size=config.hidden_size,
+        intermediate_size=config.intermediate_size,
+        num_hidden_layers=config.num_layers,
+        num_attention_heads=config.num_heads,
+        num_register_tokens=config.num_registers,
+        use_gated_mlp=config.gated_mlp,
+        query_bias=config.qkv_bias,
+        value_bias=config.qkv_bias,
+    )
