@@ -98,7 +98,7 @@ class CompressedHeads(nn.Module):
             GroupedHead(group, dim, compress_dim, queries_per_factor, rows)
             for group in group_heads(targets)
         )
-        self.num_queries = sum(group.total_queries for group in self._heads())
+        self.num_queries = sum(group.total_queries for group in self.in_order())
 
     def forward(self, queries: torch.Tensor, lora_scale: float) -> list[torch.Tensor]:
         """Decode query outputs (N, num_queries, D), ``lora_scale`` within lora_B.
@@ -106,7 +106,7 @@ class CompressedHeads(nn.Module):
         Returns:
             Rows of the factors, (G, N, R, F) of each group: one tensor for all layers of a shape.
         """
-        heads = self._heads()
+        heads = self.in_order()
         parts = torch.split(queries, [head.total_queries for head in heads], dim=1)
         return [
             head(part, lora_scale if head.group.side == "B" else 1 / math.sqrt(head.group.features))
@@ -117,12 +117,13 @@ class CompressedHeads(nn.Module):
         """Name the layers of what `forward` returns; the factors are views of it."""
         lora_A: dict[str, torch.Tensor] = dict.fromkeys(self.names, rows[0])
         lora_B = dict(lora_A)
-        for head, rows_GNRF in zip(self._heads(), rows, strict=True):
+        for head, rows_GNRF in zip(self.in_order(), rows, strict=True):
             if head.group.side == "A":
                 lora_A.update(zip(head.group.names, rows_GNRF.unbind(0), strict=True))
             else:
                 lora_B.update(zip(head.group.names, rows_GNRF.mT.unbind(0), strict=True))
         return LoraFactors(lora_A, lora_B)
 
-    def _heads(self) -> list[GroupedHead]:
+    def in_order(self) -> list[GroupedHead]:
+        """The heads of each group, in the order of the rows that `forward` returns."""
         return [head for head in self.groups if isinstance(head, GroupedHead)]

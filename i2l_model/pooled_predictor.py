@@ -41,7 +41,7 @@ class PooledPredictor(LoraPredictor):
         rows = self.heads(features.expand(-1, self.heads.num_queries, -1), self.config.lora_scale)
         weights = shares.to(rows[0])[None, :, :, None, None]
         joined = []
-        for head, part in zip(self.heads.groups, rows, strict=True):
+        for head, part in zip(self.heads.in_order(), rows, strict=True):
             part = part.unflatten(1, (N, K))
             if head.group.side == "A":
                 part = part * weights

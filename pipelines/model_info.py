@@ -94,8 +94,8 @@ def _activations(predictor: LoraPredictor, num_refs: int) -> int:
     config = predictor.config
     if config.version == 1:
         return 2 * num_refs * len(config.targets) * config.compress_dim
-    patches = (predictor.image_size // predictor.encoder.vision.config.patch_size) ** 2
+    patches: int = (predictor.image_size // predictor.encoder.vision.config.patch_size) ** 2
     if config.dinov3 is not None:
         patches += (predictor.image_size // predictor.dinov3.vision.config.patch_size) ** 2
-    tokens = predictor.heads.num_queries + num_refs * patches
+    tokens: int = predictor.heads.num_queries + num_refs * patches
     return 16 * tokens * config.dim * config.depth

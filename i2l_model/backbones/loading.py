@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 from diffusers import Flux2KleinPipeline, Flux2Pipeline, ZImagePipeline
-from huggingface_hub import hf_hub_download, list_repo_files
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
 from transformers import AutoTokenizer
 
 from i2l_model.assets import asset_path, available_assets
@@ -117,7 +118,7 @@ def _model_class(source: str, path_or_id: str | Path) -> str:
         for file, field in _KINDS.items():
             if (folder / file).is_file():
                 return str(json.loads((folder / file).read_text(encoding="utf-8"))[field])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, HfHubHTTPError) as error:
         problem, fix = f"has no readable {' or '.join(_KINDS)}", "check the folder"
         if not folder.is_dir():
             problem = "is no folder here and no model on the hub"
@@ -128,7 +129,10 @@ def _model_class(source: str, path_or_id: str | Path) -> str:
 
 
 def _class_on_hub(repo_id: str) -> str:
-    names = set(list_repo_files(repo_id))
-    file = next(name for name in _KINDS if name in names)
-    content: Any = json.loads(Path(hf_hub_download(repo_id, file)).read_text(encoding="utf-8"))
+    index, config = _KINDS
+    try:
+        file, path = index, hf_hub_download(repo_id, index)
+    except EntryNotFoundError:
+        file, path = config, hf_hub_download(repo_id, config)
+    content: Any = json.loads(Path(path).read_text(encoding="utf-8"))
     return str(content[_KINDS[file]])
