@@ -1,37 +1,24 @@
 """From reference images, or a file, to one style LoRA."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 import torch
-from PIL import Image
 
 from i2l_model.errors import InputError
-from i2l_model.images import load_image, to_tensor
+from i2l_model.images import to_tensor
 from i2l_model.lora.factors import LoraFactors
-from i2l_model.lora.files import load_lora
+from i2l_model.lora.files import LoraFormat, load_lora, save_lora
 from i2l_model.lora.metadata import LoraMetadata, backbone_of
 from i2l_model.predictor import LoraPredictor
+from jobs.progress import Progress
 from jobs.provenance import file_hash
+from pipelines.style_references import References
 
 _SHIPPED_BACKBONE = "tiny-zimage"
-
-
-@dataclass(frozen=True)
-class References:
-    """Images of one style.
-
-    Attributes:
-        paths: Where they came from.
-        images: The decoded images.
-        weights: How much each counts; None weighs them equally.
-    """
-
-    paths: tuple[str, ...]
-    images: tuple[Image.Image, ...]
-    weights: tuple[float, ...] | None = None
+_STYLES_A_BATCH = 16
 
 
 @dataclass(frozen=True)
@@ -43,54 +30,60 @@ class Prediction:
     predictor_sha256: str = ""
 
 
-def read_references(paths: Sequence[str], weights: Sequence[float] | None = None) -> References:
-    """Read all references; one that is no image fails all, before anything is written.
-
-    Raises:
-        InputError: If a file is missing or no usable image, or the weights do not fit.
-    """
-    images = tuple(load_image(path) for path in paths)
-    if not weights:
-        return References(tuple(paths), images)
-    if len(weights) != len(paths):
-        raise InputError(
-            "--weights",
-            list(weights),
-            f"must be {len(paths)} numbers",
-            "give one for each reference",
-        )
-    if not all(math.isfinite(weight) and weight >= 0 for weight in weights) or not sum(weights):
-        raise InputError(
-            "--weights", list(weights), "must be at least 0, one of them above", "change them"
-        )
-    return References(tuple(paths), images, tuple(weights))
-
-
-@torch.inference_mode()
-def predict_lora(folder: Path, references: References, *, strength: float = 1.0) -> Prediction:
-    """Predict the LoRA of the references' style.
+class StylePredictor:
+    """A predictor that stays loaded.
 
     Args:
-        folder: A predictor.
-        references: Images of one style.
-        strength: Factor on the update.
+        folder: Its files.
 
     Raises:
-        InputError: If there are more references than the predictor takes, the strength is not
-            finite, or the predictor is broken.
+        InputError: If it is broken.
     """
-    _check_strength(strength)
-    predictor = LoraPredictor.from_pretrained(folder)
-    most = predictor.config.max_refs
-    if len(references.images) > most:
-        raise InputError(
-            "references", len(references.images), f"must be at most {most}", "leave some out"
-        )
-    images = to_tensor(references.images, predictor.image_size)
-    weights = torch.tensor([references.weights]) if references.weights else None
-    factors = predictor(images[None], ref_weights=weights)
-    weights_hash = file_hash(str(folder / "model.safetensors"))
-    return Prediction(factors.detach().scaled(strength), predictor.config.backbone, weights_hash)
+
+    def __init__(self, folder: Path) -> None:
+        self.predictor = LoraPredictor.from_pretrained(folder)
+        self.backbone = self.predictor.config.backbone
+        self._sha256 = file_hash(str(folder / "model.safetensors"))
+
+    def check(self, references: References) -> None:
+        """Raise InputError if there are more references than the predictor takes."""
+        most = self.predictor.config.max_refs
+        if len(references.images) > most:
+            num, first = len(references.images), references.paths[0]
+            problem = f"({first}, ...) must be at most {most}"
+            raise InputError("references", num, problem, "leave some out")
+
+    @torch.inference_mode()
+    def predict(self, styles: Sequence[References], *, strength: float = 1.0) -> list[Prediction]:
+        """Predict the LoRA of each style, all in one forward pass.
+
+        Args:
+            styles: References of each.
+            strength: Factor on the updates.
+
+        Raises:
+            InputError: If a style has too many references, or the strength is not finite.
+        """
+        _check_strength(strength)
+        for style in styles:
+            self.check(style)
+        most = max(len(style.images) for style in styles)
+        size = self.predictor.image_size
+        images = torch.zeros(len(styles), most, 3, size, size)
+        weights = torch.zeros(len(styles), most)
+        for row, style in enumerate(styles):
+            num = len(style.images)
+            images[row, :num] = to_tensor(style.images, size)
+            weights[row, :num] = torch.tensor(style.weights or (1.0,) * num)
+        factors = self.predictor(images, weights > 0, weights).detach().scaled(strength)
+        return [
+            Prediction(factors.select([row]), self.backbone, self._sha256)
+            for row in range(len(styles))
+        ]
+
+    def neutral(self, num_refs: int, *, strength: float = 1.0) -> LoraFactors:
+        """Return the LoRA of as many mid-grey references, for "neutral_negative" guidance."""
+        return self.predictor.predict_neutral(num_refs).scaled(strength)
 
 
 def read_lora(path: str, *, strength: float = 1.0) -> Prediction:
@@ -102,6 +95,42 @@ def read_lora(path: str, *, strength: float = 1.0) -> Prediction:
     _check_strength(strength)
     factors, metadata = load_lora(path)
     return Prediction(factors.scaled(strength), backbone_of(metadata) or _SHIPPED_BACKBONE)
+
+
+def write_loras(
+    folder: Path,
+    styles: Mapping[Path, References],
+    *,
+    name: str,
+    file_format: LoraFormat,
+    strength: float,
+    progress: Progress,
+) -> dict[Path, Prediction]:
+    """Predict and write the LoRA file of each style, some styles in one forward pass.
+
+    Args:
+        folder: A predictor.
+        styles: References by the file to write.
+        name: What the user calls the predictor.
+        file_format: Key names of the files.
+        strength: Factor on the updates.
+        progress: Told about every batch.
+
+    Raises:
+        InputError: As `StylePredictor` and `save_lora`; nothing is written if a style does not fit.
+    """
+    predictor = StylePredictor(folder)
+    for references in styles.values():
+        predictor.check(references)
+    written: dict[Path, Prediction] = {}
+    for batch in _batches(list(styles.items())):
+        predictions = predictor.predict([refs for _, refs in batch], strength=strength)
+        for (file, references), prediction in zip(batch, predictions, strict=True):
+            metadata = lora_metadata(prediction, references, strength, name)
+            save_lora(prediction.factors, file, file_format, metadata.header())
+            written[file] = prediction
+        progress.update("predict", len(written), len(styles), f"{len(written)} LoRAs")
+    return written
 
 
 def lora_metadata(
@@ -124,6 +153,13 @@ def lora_metadata(
         weights=references.weights,
         strength=strength,
     )
+
+
+def _batches(
+    styles: Sequence[tuple[Path, References]],
+) -> Iterator[Sequence[tuple[Path, References]]]:
+    for start in range(0, len(styles), _STYLES_A_BATCH):
+        yield styles[start : start + _STYLES_A_BATCH]
 
 
 def _label(predictor: str) -> str:

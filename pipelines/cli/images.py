@@ -54,7 +54,7 @@ def add_commands(app: typer.Typer) -> None:
         rich_help_panel=panel,
         epilog="Examples: i2l predict a.png b.png --output style.safetensors, "
         "i2l predict a.png --predictor models:/i2l-tiny-zimage@champion --output style.safetensors "
-        "--format comfyui --strength 0.8",
+        "--format comfyui --strength 0.8, i2l predict styles/* --output loras",
     )(predict)
     app.command(
         rich_help_panel=panel,
@@ -65,9 +65,18 @@ def add_commands(app: typer.Typer) -> None:
 
 def predict(
     ctx: typer.Context,
-    images: Annotated[list[str], typer.Argument(help="Reference images of one style.")],
+    images: Annotated[
+        list[str],
+        typer.Argument(help="Reference images of one style, or a folder of them for each style."),
+    ],
     output: Annotated[
-        Path, typer.Option("--output", metavar="FILE.safetensors", help="LoRA file to write.")
+        Path,
+        typer.Option(
+            "--output",
+            metavar="FILE.safetensors|FOLDER",
+            help="LoRA file to write; for several styles a folder, in which each LoRA has the "
+            "name of its style's folder.",
+        ),
     ],
     predictor: PredictorOption = None,
     file_format: Annotated[
@@ -81,7 +90,7 @@ def predict(
     dry_run: DryRunOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Predict a style LoRA from one or more images, in one forward pass."""
+    """Predict a style LoRA from images in one forward pass, or one for each of many folders."""
     tracking = _tracking(recipe, overrides, workspace)
     if dry_run:
         print_settings(
@@ -94,20 +103,25 @@ def predict(
             tracking=tracking,
         )
         return
-    from i2l_model.lora.files import save_lora
-    from pipelines.prediction import lora_metadata, predict_lora, read_references
+    from pipelines.prediction import write_loras
     from pipelines.predictors import SHIPPED_PREDICTOR, local_predictor
+    from pipelines.style_references import styles_of
 
-    if output.suffix != ".safetensors":
-        raise InputError("--output", output, "is no .safetensors file", "end its name so")
-    with ctx.ensure_object(Session).job():
-        references = read_references(images, weights)
-        with local_predictor(predictor, tracking) as folder:
-            prediction = predict_lora(folder, references, strength=strength)
-        name = predictor or SHIPPED_PREDICTOR
-        metadata = lora_metadata(prediction, references, strength, name)
-        save_lora(prediction.factors, output, file_format.value, metadata.header())
-    typer.echo(f"{output}: rank {prediction.factors.rank} LoRA for {prediction.backbone}")
+    styles = styles_of(images, output, weights)
+    with (
+        ctx.ensure_object(Session).job() as progress,
+        local_predictor(predictor, tracking) as folder,
+    ):
+        written = write_loras(
+            folder,
+            styles,
+            name=predictor or SHIPPED_PREDICTOR,
+            file_format=file_format.value,
+            strength=strength,
+            progress=progress,
+        )
+    for file, prediction in written.items():
+        typer.echo(f"{file}: rank {prediction.factors.rank} LoRA for {prediction.backbone}")
 
 
 def generate(
@@ -120,7 +134,7 @@ def generate(
     ],
     refs: Annotated[
         list[str] | None,
-        typer.Option("--ref", metavar="IMAGE...", help="Reference images of the style."),
+        typer.Option("--ref", metavar="IMAGE...|FOLDER", help="Reference images of the style."),
     ] = None,
     lora: Annotated[
         str | None, typer.Option("--lora", metavar="FILE", help="LoRA file instead of --ref.")
@@ -171,8 +185,9 @@ def generate(
         )
         return
     from pipelines.drawing import Drawing, draw
-    from pipelines.prediction import predict_lora, read_lora, read_references
+    from pipelines.prediction import StylePredictor, read_lora
     from pipelines.predictors import local_predictor
+    from pipelines.style_references import read_references
 
     with ctx.ensure_object(Session).job():
         references = read_references(refs or [], weights)
@@ -180,7 +195,7 @@ def generate(
             prediction = read_lora(lora, strength=strength)
         else:
             with local_predictor(predictor, tracking) as folder:
-                prediction = predict_lora(folder, references, strength=strength)
+                (prediction,) = StylePredictor(folder).predict([references], strength=strength)
         drawing = Drawing(tuple(prompts), seed, steps, guidance, backbone or prediction.backbone)
         files = draw(drawing, prediction.factors, references.images, output)
     for file in files:

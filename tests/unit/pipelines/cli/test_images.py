@@ -1,5 +1,6 @@
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -235,3 +236,55 @@ def test_generate_names_what_is_wrong(
     assert len(lines) == 1
     assert named in lines[0]
     assert not (tmp_path / "o").exists()
+
+
+def test_folders_give_a_lora_each_as_they_would_alone(
+    predictor_folder: Path,
+    references: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name, images in (("ink", references[:1]), ("oil", references[1:3])):
+        (tmp_path / name).mkdir()
+        for image in images:
+            shutil.copy(image, tmp_path / name)
+    folders = [str(tmp_path / name) for name in ("ink", "oil")]
+    options = ["--predictor", str(predictor_folder), "--output"]
+    assert run(["predict", *folders, *options, str(tmp_path / "loras")]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2
+    for folder in folders:
+        alone = tmp_path / "alone.safetensors"
+        assert run(["predict", folder, *options, str(alone)]) == 0
+        name = Path(folder).name
+        found, metadata = load_lora(tmp_path / "loras" / f"{name}.safetensors")
+        torch.testing.assert_close(first_delta(found), first_delta(load_lora(alone)[0]))
+        names = sorted(path.name for path in Path(folder).iterdir())
+        assert json.loads(metadata["i2l.references"]) == names
+
+
+def test_styles_that_cannot_be_told_apart_are_refused(
+    predictor_folder: Path,
+    references: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name in ("a/ink", "b/ink", "none", "many"):
+        (tmp_path / name).mkdir(parents=True)
+    shutil.copy(references[0], tmp_path / "a/ink")
+    shutil.copy(references[0], tmp_path / "b/ink")
+    for number in range(5):
+        shutil.copy(references[0], tmp_path / "many" / f"{number}.png")
+    ink, same, none, many = (str(tmp_path / name) for name in ("a/ink", "b/ink", "none", "many"))
+    output, file = str(tmp_path / "loras"), str(tmp_path / "style.safetensors")
+    for arguments, message in (
+        ([ink, references[0], "--output", output], "are files and folders"),
+        ([ink, same, "--output", output], "has the name of another folder"),
+        ([ink, same, "--output", file], "is one file for 2 styles"),
+        ([ink, none, "--output", output], "holds no images"),
+        ([ink, many, "--output", output], "; leave some out"),
+        ([ink, "--output", output, "--weights", "1"], "are for the references of one style"),
+    ):
+        assert run(["predict", *arguments, "--predictor", str(predictor_folder)]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert message in line
+    assert not (tmp_path / "loras").exists()

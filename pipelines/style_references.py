@@ -1,0 +1,106 @@
+"""Reference images from the command line: files, or a folder of them for each style."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from i2l_model.errors import InputError
+from i2l_model.images import IMAGE_EXTENSIONS, load_image
+
+
+@dataclass(frozen=True)
+class References:
+    """Images of one style.
+
+    Attributes:
+        paths: Where they came from.
+        images: The decoded images.
+        weights: How much each counts; None weighs them equally.
+    """
+
+    paths: tuple[str, ...]
+    images: tuple[Image.Image, ...]
+    weights: tuple[float, ...] | None = None
+
+
+def read_references(paths: Sequence[str], weights: Sequence[float] | None = None) -> References:
+    """Read all references of a style; one that is no image fails all.
+
+    Args:
+        paths: Image files, or one folder of them.
+        weights: One for each reference, or None.
+
+    Raises:
+        InputError: If a file is missing or no usable image, or the weights do not fit.
+    """
+    if len(paths) == 1 and Path(paths[0]).is_dir():
+        paths = images_in(Path(paths[0]))
+    images = tuple(load_image(path) for path in paths)
+    if not weights:
+        return References(tuple(paths), images)
+    if len(weights) != len(paths):
+        problem = f"must be {len(paths)} numbers"
+        raise InputError("--weights", list(weights), problem, "give one for each reference")
+    if not all(math.isfinite(weight) and weight >= 0 for weight in weights) or not sum(weights):
+        raise InputError(
+            "--weights", list(weights), "must be at least 0, one of them above", "change them"
+        )
+    return References(tuple(paths), images, tuple(weights))
+
+
+def images_in(folder: Path) -> list[str]:
+    """Return the image files of a folder by name, hidden ones left out.
+
+    Raises:
+        InputError: If there are none.
+    """
+    files = sorted(
+        str(file)
+        for file in folder.iterdir()
+        if file.suffix.lower().lstrip(".") in IMAGE_EXTENSIONS and not file.name.startswith(".")
+    )
+    if not files:
+        known = ", ".join(IMAGE_EXTENSIONS)
+        raise InputError("references", folder, "holds no images", f"put {known} files into it")
+    return files
+
+
+def styles_of(
+    paths: Sequence[str], output: Path, weights: Sequence[float] | None = None
+) -> dict[Path, References]:
+    """Return the references of each style by the LoRA file that is to be written.
+
+    Args:
+        paths: Image files of one style, or folders, each of a style.
+        output: A .safetensors file for one style, else a folder.
+        weights: One for each reference of a single style, or None.
+
+    Raises:
+        InputError: If files and folders are mixed, a file cannot be read, two folders have one
+            name, or output and number of styles do not go together.
+    """
+    folders = [Path(path) for path in paths if Path(path).is_dir()]
+    if folders and len(folders) < len(paths):
+        fix = "give the images of one style, or folders alone"
+        raise InputError("references", len(paths), "are files and folders", fix)
+    single = output.suffix == ".safetensors"
+    if not folders or (single and len(folders) == 1):
+        if not single:
+            raise InputError("--output", output, "is no .safetensors file", "end its name so")
+        return {output: read_references(paths, weights)}
+    if single:
+        problem = f"is one file for {len(folders)} styles"
+        raise InputError("--output", output, problem, "name a folder")
+    if weights:
+        problem = "are for the references of one style"
+        raise InputError("--weights", list(weights), problem, "leave them out")
+    styles: dict[Path, References] = {}
+    for folder in folders:
+        file = output / f"{folder.resolve().name}.safetensors"
+        if file in styles:
+            raise InputError("references", folder, "has the name of another folder", "rename it")
+        styles[file] = read_references([str(folder)])
+    return styles
