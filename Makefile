@@ -7,7 +7,7 @@ PYTEST_ARGS ?=
 CODE := i2l_model jobs pipelines tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-fast checks format bench clean
+.PHONY: help setup quickstart browser test test-fast checks format bench clean
 
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -22,8 +22,12 @@ $(STAMP): pyproject.toml constraints.txt
 quickstart: setup  ## run the whole workflow on this machine with the tiny backbone
 	$(BIN)/i2l run --recipe quickstart
 
-test: setup  ## run all tests that need no GPU
+test: setup browser  ## run all tests that need no GPU
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+browser: setup  # Chromium for the test of the demo page, the system's or one of its own
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null \
+		|| $(BIN)/playwright install chromium
 
 test-fast: setup  ## run the tests that are not marked slow
 	$(BIN)/python -m pytest -m 'not gpu and not slow' $(PYTEST_ARGS)

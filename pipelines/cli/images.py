@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -16,10 +16,7 @@ from pipelines.cli.options import (
     WorkspaceOption,
 )
 from pipelines.cli.session import Session
-from pipelines.cli.settings import print_settings, read_recipe, workspace_of
-
-if TYPE_CHECKING:
-    from jobs.registry.tracking import TrackingConfig
+from pipelines.cli.settings import print_settings, tracking_of
 
 PredictorOption = Annotated[
     str | None,
@@ -91,7 +88,7 @@ def predict(
     debug: DebugOption = False,
 ) -> None:
     """Predict a style LoRA from images in one forward pass, or one for each of many folders."""
-    tracking = _tracking(recipe, overrides, workspace)
+    tracking = tracking_of(recipe, overrides, workspace)
     if dry_run:
         print_settings(
             images=images,
@@ -167,7 +164,7 @@ def generate(
         raise InputError(
             "--ref, --lora", "both" if refs else "neither", "is ambiguous", "give one of the two"
         )
-    tracking = _tracking(recipe, overrides, workspace)
+    tracking = tracking_of(recipe, overrides, workspace)
     if dry_run:
         print_settings(
             prompts=prompts,
@@ -200,8 +197,3 @@ def generate(
         files = draw(drawing, prediction.factors, references.images, output)
     for file in files:
         typer.echo(file)
-
-
-def _tracking(recipe: str, overrides: list[str] | None, workspace: Path | None) -> "TrackingConfig":
-    settings = read_recipe(recipe, overrides)
-    return settings.tracking.resolve(workspace_of(recipe, workspace).tracking)

@@ -10,7 +10,17 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli import data, failures, images, info, models, registry, tiny_models, workflow
+from pipelines.cli import (
+    data,
+    demo,
+    failures,
+    images,
+    info,
+    models,
+    registry,
+    tiny_models,
+    workflow,
+)
 from pipelines.cli.lists import spread_lists
 from pipelines.cli.session import Session, quiet_libraries
 
@@ -25,7 +35,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (workflow, images, info, data, models, registry, tiny_models):
+for group in (workflow, images, demo, info, data, models, registry, tiny_models):
     group.add_commands(app)
 
 

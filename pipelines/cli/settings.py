@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from i2l_model.errors import InputError
 
 if TYPE_CHECKING:
+    from jobs.registry.tracking import TrackingConfig
     from pipelines.recipe import Recipe
     from pipelines.workspace import Workspace
 
@@ -48,6 +49,14 @@ def workspace_of(recipe: str, workspace: Path | None) -> "Workspace":
     from pipelines.workspace import DEFAULT_ROOT, Workspace
 
     return Workspace(workspace or DEFAULT_ROOT / Path(recipe).stem)
+
+
+def tracking_of(
+    recipe: str, overrides: list[str] | None, workspace: Path | None
+) -> "TrackingConfig":
+    """Return the resolved settings of the registry that models:/ means."""
+    settings = read_recipe(recipe, overrides)
+    return settings.tracking.resolve(workspace_of(recipe, workspace).tracking)
 
 
 def require_part(part: _Part | None, name: str, recipe: str) -> _Part:

@@ -1,0 +1,192 @@
+"""The demo page: reference images and a prompt in, a styled picture and its LoRA file out."""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import gradio as gr
+from PIL import Image
+
+from i2l_model.backbones import load_backbone
+from i2l_model.errors import InputError
+from i2l_model.generation import Guidance, generate
+from i2l_model.lora.factors import LoraFactors
+from i2l_model.lora.files import LoraFormat, portable_format, save_lora
+from pipelines.prediction import StylePredictor, lora_metadata
+from pipelines.style_references import read_references
+
+_TITLE = "i2L: images to a style LoRA"
+_PROMPT = "a house"
+_SHOWN_PX = 256  # smaller pictures are enlarged without smoothing
+_MAX_UPLOAD = "64mb"
+_BUTTONS = ["download", "fullscreen"]
+_FILE_NAME = "i2l-style.safetensors"
+
+
+class Demo:
+    """What the page does, with predictor and backbone loaded once.
+
+    Args:
+        folder: A predictor.
+        name: What the user calls it.
+        backbone: Name, folder or hub id of the text-to-image model; None takes the predictor's.
+
+    Raises:
+        InputError: If either is broken, or they do not fit together.
+    """
+
+    def __init__(self, folder: Path, name: str, backbone: str | None) -> None:
+        self.predictor = StylePredictor(folder)
+        self.name = name
+        self.backbone = load_backbone(backbone or self.predictor.backbone)
+        self.predictor.predictor.config.check_backbone(self.backbone)
+        self._files = tempfile.TemporaryDirectory(prefix="i2l-demo-")
+
+    @property
+    def max_refs(self) -> int:
+        """Most reference images."""
+        return self.predictor.predictor.config.max_refs
+
+    @property
+    def formats(self) -> list[str]:
+        """Formats that a LoRA of this backbone can have."""
+        known = get_args(LoraFormat)
+        return [name for name in known if name != "diffusers" or self._has_diffusers()]
+
+    def _has_diffusers(self) -> bool:
+        return portable_format(self.predictor.neutral(1)) == "diffusers"
+
+    def run(
+        self,
+        paths: Sequence[str],
+        prompt: str,
+        strength: float,
+        guidance_scale: float,
+        guidance: Guidance,
+        steps: int,
+        seed: int,
+        file_format: LoraFormat,
+    ) -> tuple[Image.Image, Image.Image, str]:
+        """Return the picture with the style and without, and the path of the LoRA file.
+
+        Raises:
+            InputError: If there is no reference, or an argument does not fit.
+        """
+        if not paths:
+            raise InputError("references", "none", "are missing", "drop an image first")
+        references = read_references(paths)
+        (prediction,) = self.predictor.predict([references], strength=strength)
+        negative = None
+        if guidance == "neutral_negative":
+            negative = self.predictor.neutral(len(paths), strength=strength)
+
+        def draw(lora: LoraFactors | None) -> Image.Image:
+            (image,) = generate(
+                self.backbone,
+                [prompt],
+                lora=lora,
+                seeds=[seed],
+                num_inference_steps=steps,
+                guidance_scale=guidance_scale,
+                guidance=guidance if lora is not None else "positive_only",
+                negative_lora=negative if lora is not None else None,
+            )
+            return _enlarged(image)
+
+        pictures = draw(prediction.factors), draw(None)
+        file = Path(tempfile.mkdtemp(dir=self._files.name)) / _FILE_NAME
+        metadata = lora_metadata(prediction, references, strength, self.name)
+        save_lora(prediction.factors, file, file_format, metadata.header())
+        return *pictures, str(file)
+
+
+def build_page(demo: Demo) -> gr.Blocks:
+    """Lay out the page over a demo."""
+    formats = demo.formats
+    with gr.Blocks(title=_TITLE, analytics_enabled=False) as page:
+        gr.Markdown(
+            f"# {_TITLE}\nPredictor **{demo.name}**, backbone **{demo.backbone.name}**. Drop up to "
+            f"{demo.max_refs} images of one style; the LoRA is predicted in one forward pass."
+        )
+        with gr.Row():
+            with gr.Column():
+                references = gr.Gallery(
+                    label="References",
+                    type="filepath",
+                    file_types=["image"],
+                    columns=4,
+                    height=220,
+                    sources=["upload", "clipboard"],
+                    elem_id="references",
+                    interactive=True,
+                )
+                prompt = gr.Textbox(_PROMPT, label="Prompt", elem_id="prompt")
+                strength = gr.Slider(0, 2, 1, step=0.05, label="Strength (0 is no style)")
+                scale = gr.Slider(1, 10, 2, step=0.25, label="Guidance scale (1 is off)")
+                with gr.Accordion("More", open=False):
+                    guidance = gr.Dropdown(
+                        list(get_args(Guidance)),
+                        label="What the negative branch carries",
+                        value=get_args(Guidance)[0],
+                    )
+                    steps = gr.Slider(1, 100, 20, step=1, label="Steps")
+                    seed = gr.Number(0, label="Seed", precision=0, minimum=0)
+                file_format = gr.Dropdown(formats, value=formats[0], label="LoRA file for")
+                button = gr.Button("Draw", variant="primary", elem_id="draw")
+            with gr.Column():
+                with gr.Row():
+                    styled, plain = (
+                        gr.Image(label=label, elem_id=name, format="png", buttons=_BUTTONS)
+                        for label, name in (("With the style", "styled"), ("Without", "plain"))
+                    )
+                lora = gr.DownloadButton("Download the LoRA", interactive=False, elem_id="download")
+
+        def run(
+            gallery: list[tuple[str, Any]] | None, prompt: str, *options: Any
+        ) -> tuple[Image.Image, Image.Image, dict[str, Any]]:
+            try:
+                paths = [path for path, _ in gallery or ()]
+                *pictures, file = demo.run(paths, prompt, *options)
+            except InputError as error:
+                raise gr.Error(str(error), print_exception=False) from error
+            return pictures[0], pictures[1], gr.update(value=file, interactive=True)
+
+        button.click(
+            run,
+            [references, prompt, strength, scale, guidance, steps, seed, file_format],
+            [styled, plain, lora],
+            concurrency_limit=1,  # LoRAs are injected into the one backbone
+            api_visibility="private",
+        )
+    return page
+
+
+def serve(page: gr.Blocks, host: str, port: int | None) -> str:
+    """Start the page and return its address; it runs until `gr.Blocks.close`.
+
+    Raises:
+        InputError: If the port is taken.
+    """
+    try:
+        _, address, _ = page.launch(
+            server_name=host,
+            server_port=port,
+            prevent_thread_lock=True,
+            quiet=True,
+            show_error=True,
+            share=False,
+            ssr_mode=False,
+            max_file_size=_MAX_UPLOAD,
+            footer_links=[],
+            theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
+        )
+    except OSError as error:
+        raise InputError("--port", port, f"cannot be opened ({error})", "name another") from error
+    return str(address)
+
+
+def _enlarged(image: Image.Image) -> Image.Image:
+    factor = -(-_SHOWN_PX // max(image.size))
+    size = (image.width * factor, image.height * factor)
+    return image.resize(size, Image.Resampling.NEAREST) if factor > 1 else image
