@@ -20,7 +20,6 @@ _TITLE = "i2L: images to a style LoRA"
 _PROMPT = "a house"
 _SHOWN_PX = 256  # smaller pictures are enlarged without smoothing
 _MAX_UPLOAD = "64mb"
-_BUTTONS = ["download", "fullscreen"]
 _FILE_NAME = "i2l-style.safetensors"
 
 
@@ -104,7 +103,8 @@ class Demo:
 def build_page(demo: Demo) -> gr.Blocks:
     """Lay out the page over a demo."""
     formats = demo.formats
-    with gr.Blocks(title=_TITLE, analytics_enabled=False) as page:
+    page = gr.Blocks(title=_TITLE, analytics_enabled=False)
+    with page:
         gr.Markdown(
             f"# {_TITLE}\nPredictor **{demo.name}**, backbone **{demo.backbone.name}**. Drop up to "
             f"{demo.max_refs} images of one style; the LoRA is predicted in one forward pass."
@@ -137,7 +137,12 @@ def build_page(demo: Demo) -> gr.Blocks:
             with gr.Column():
                 with gr.Row():
                     styled, plain = (
-                        gr.Image(label=label, elem_id=name, format="png", buttons=_BUTTONS)
+                        gr.Image(
+                            label=label,
+                            elem_id=name,
+                            format="png",
+                            buttons=["download", "fullscreen"],
+                        )
                         for label, name in (("With the style", "styled"), ("Without", "plain"))
                     )
                 lora = gr.DownloadButton("Download the LoRA", interactive=False, elem_id="download")
