@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from i2l_model.backbones import load_backbone
 from i2l_model.errors import InputError
-from i2l_model.generation import generate
+from i2l_model.generation import Guidance, generate
 from i2l_model.images import fit_square
 from i2l_model.lora.factors import LoraFactors
 
@@ -27,6 +27,7 @@ class Drawing:
         seed: Seed of the starting noise, the same for all prompts.
         num_inference_steps: Sampling steps.
         guidance_scale: Classifier-free guidance; 1 is off.
+        guidance: What the negative branch carries, see `generate`.
         backbone: Name or folder of the text-to-image model.
     """
 
@@ -34,17 +35,23 @@ class Drawing:
     seed: int
     num_inference_steps: int
     guidance_scale: float
+    guidance: Guidance
     backbone: str
 
 
 def draw(
-    drawing: Drawing, lora: LoraFactors, references: Sequence[Image.Image], folder: Path
+    drawing: Drawing,
+    lora: LoraFactors,
+    neutral_lora: LoraFactors | None,
+    references: Sequence[Image.Image],
+    folder: Path,
 ) -> list[Path]:
     """Write for every prompt the styled and the unstyled picture, and a grid of all.
 
     Args:
         drawing: What to draw.
         lora: The style, one LoRA.
+        neutral_lora: That of the negative branch for "neutral_negative", else None.
         references: Images to show at the top of the grid; may be empty.
         folder: Where to write; it is made.
 
@@ -63,6 +70,8 @@ def draw(
             seeds=[drawing.seed] * len(drawing.prompts),
             num_inference_steps=drawing.num_inference_steps,
             guidance_scale=drawing.guidance_scale,
+            guidance=drawing.guidance if style is not None else "positive_only",
+            negative_lora=neutral_lora if style is not None else None,
         )
         for style in (lora, None)
     )

@@ -44,6 +44,14 @@ class LoraFileFormat(StrEnum):
     COMFYUI = "comfyui"
 
 
+class NegativeBranch(StrEnum):
+    """The LoRA of the negative branch, see docs/guidance.md."""
+
+    POSITIVE_ONLY = "positive_only"
+    NEUTRAL_NEGATIVE = "neutral_negative"
+    SYMMETRIC = "symmetric"
+
+
 def add_commands(app: typer.Typer) -> None:
     """Add the commands of this file."""
     panel = "Use"
@@ -151,6 +159,13 @@ def generate(
     guidance: Annotated[
         float, typer.Option(min=1.0, help="Classifier-free guidance scale; 1 is off.")
     ] = 1.0,
+    negative: Annotated[
+        NegativeBranch,
+        typer.Option(
+            help="What the other branch of guidance carries: no LoRA, the one of grey references "
+            "(needs --ref), or the same."
+        ),
+    ] = NegativeBranch.POSITIVE_ONLY,
     strength: StrengthOption = 1.0,
     weights: WeightsOption = None,
     workspace: WorkspaceOption = None,
@@ -176,24 +191,38 @@ def generate(
             seed=seed,
             steps=steps,
             guidance=guidance,
+            negative=negative.value,
             strength=strength,
             weights=weights,
             tracking=tracking,
         )
         return
+    if lora is not None and negative is NegativeBranch.NEUTRAL_NEGATIVE:
+        problem = "needs the predictor's LoRA of grey references"
+        raise InputError("--negative", negative.value, problem, "give --ref instead of --lora")
     from pipelines.drawing import Drawing, draw
     from pipelines.prediction import StylePredictor, read_lora
     from pipelines.predictors import local_predictor
     from pipelines.style_references import read_references
 
     with ctx.ensure_object(Session).job():
-        references = read_references(refs or [], weights)
+        references, neutral = read_references(refs or [], weights), None
         if lora is not None:
             prediction = read_lora(lora, strength=strength)
         else:
             with local_predictor(predictor, tracking) as folder:
-                (prediction,) = StylePredictor(folder).predict([references], strength=strength)
-        drawing = Drawing(tuple(prompts), seed, steps, guidance, backbone or prediction.backbone)
-        files = draw(drawing, prediction.factors, references.images, output)
+                style_predictor = StylePredictor(folder)
+            (prediction,) = style_predictor.predict([references], strength=strength)
+            if negative is NegativeBranch.NEUTRAL_NEGATIVE and guidance > 1:
+                neutral = style_predictor.neutral(len(references.images), strength=strength)
+        drawing = Drawing(
+            prompts=tuple(prompts),
+            seed=seed,
+            num_inference_steps=steps,
+            guidance_scale=guidance,
+            guidance=negative.value if guidance > 1 else "positive_only",
+            backbone=backbone or prediction.backbone,
+        )
+        files = draw(drawing, prediction.factors, neutral, references.images, output)
     for file in files:
         typer.echo(file)

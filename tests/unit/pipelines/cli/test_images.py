@@ -218,9 +218,21 @@ def test_a_lora_file_draws_what_its_references_draw(generated: Generate) -> None
     assert pixels(from_file, STYLED) == pixels(generated.from_references("b"), STYLED)
 
 
+def test_the_negative_branch_carries_what_is_asked_for(generated: Generate) -> None:
+    kinds = ("positive_only", "neutral_negative", "symmetric")
+    folders = [
+        generated.from_references(kind, "--guidance", "3", "--negative", kind) for kind in kinds
+    ]
+    assert len({pixels(folder, STYLED) for folder in folders}) == 3
+    assert len({pixels(folder, PLAIN) for folder in folders}) == 1
+    off = generated.from_references("off", "--negative", "neutral_negative")
+    assert pixels(off, STYLED) == pixels(generated.from_references("plain"), STYLED)
+
+
 @pytest.mark.parametrize(
     ("options", "named"),
     [
+        (["--lora", "b.safetensors", "--negative", "neutral_negative"], "--negative"),
         ([], "--ref"),
         (["--ref", "a.png", "--lora", "b.safetensors"], "--ref"),
         (["--ref", "missing.png"], "missing.png"),
