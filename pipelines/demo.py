@@ -8,11 +8,11 @@ from typing import Any, get_args
 import gradio as gr
 from PIL import Image
 
-from i2l_model.backbones import load_backbone
 from i2l_model.errors import InputError
 from i2l_model.generation import Guidance, generate
 from i2l_model.lora.factors import LoraFactors
 from i2l_model.lora.files import LoraFormat, portable_format, save_lora
+from pipelines.devices import load_for_inference
 from pipelines.prediction import StylePredictor, lora_metadata
 from pipelines.style_references import read_references
 
@@ -38,7 +38,7 @@ class Demo:
     def __init__(self, folder: Path, name: str, backbone: str | None) -> None:
         self.predictor = StylePredictor(folder)
         self.name = name
-        self.backbone = load_backbone(backbone or self.predictor.backbone)
+        self.backbone = load_for_inference(backbone or self.predictor.backbone)
         self.predictor.predictor.config.check_backbone(self.backbone)
         self._files = tempfile.TemporaryDirectory(prefix="i2l-demo-")
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from i2l_model.backbones import load_backbone
 from i2l_model.errors import InputError
 from i2l_model.generation import Guidance, generate
 from i2l_model.images import fit_square
 from i2l_model.lora.factors import LoraFactors
+from pipelines.devices import load_for_inference
 
 _TILE = 192
 _GAP = 8
@@ -61,7 +61,7 @@ def draw(
     Raises:
         InputError: If the folder cannot be written or the LoRA does not fit the backbone.
     """
-    backbone = load_backbone(drawing.backbone)
+    backbone = load_for_inference(drawing.backbone)
     styled, plain = (
         generate(
             backbone,

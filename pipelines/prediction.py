@@ -15,6 +15,7 @@ from i2l_model.lora.metadata import LoraMetadata, backbone_of
 from i2l_model.predictor import LoraPredictor
 from jobs.progress import Progress
 from jobs.provenance import file_hash
+from pipelines.devices import inference_device
 from pipelines.style_references import References
 
 _SHIPPED_BACKBONE = "tiny-zimage"
@@ -41,7 +42,7 @@ class StylePredictor:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.predictor = LoraPredictor.from_pretrained(folder)
+        self.predictor = LoraPredictor.from_pretrained(folder, inference_device())
         self.backbone = self.predictor.config.backbone
         self._sha256 = file_hash(str(folder / "model.safetensors"))
 
@@ -75,7 +76,9 @@ class StylePredictor:
             num = len(style.images)
             images[row, :num] = to_tensor(style.images, size)
             weights[row, :num] = torch.tensor(style.weights or (1.0,) * num)
-        factors = self.predictor(images, weights > 0, weights).detach().scaled(strength)
+        device = inference_device()
+        factors = self.predictor(images.to(device), (weights > 0).to(device), weights.to(device))
+        factors = factors.detach().scaled(strength).to("cpu")
         return [
             Prediction(factors.select([row]), self.backbone, self._sha256)
             for row in range(len(styles))
@@ -83,7 +86,7 @@ class StylePredictor:
 
     def neutral(self, num_refs: int, *, strength: float = 1.0) -> LoraFactors:
         """Return the LoRA of as many mid-grey references, for "neutral_negative" guidance."""
-        return self.predictor.predict_neutral(num_refs).scaled(strength)
+        return self.predictor.predict_neutral(num_refs).scaled(strength).to("cpu")
 
 
 def read_lora(path: str, *, strength: float = 1.0) -> Prediction:

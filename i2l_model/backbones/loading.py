@@ -77,6 +77,7 @@ def _load_hidream(source: str, name: str, dtype: torch.dtype, device: torch.devi
         if keys:
             problem = f"has {len(keys)} {kind.replace('_', ' ')}, {keys[0]} the first"
             raise InputError(_FIELD, name, problem, "give a checkpoint of HiDream-O1-Image")
+    checkpoint.model.visual = None  # reads pictures, which drawing from text has none of
     return HiDreamO1Backbone(
         checkpoint.model.to(device),
         AutoTokenizer.from_pretrained(source),

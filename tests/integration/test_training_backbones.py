@@ -56,8 +56,12 @@ def backbone_of(family: str, folder: Path) -> str:
     return str(folder)
 
 
-@pytest.mark.parametrize("family", ["z-image", "flux2", "hidream-o1"])
-def test_right_references_lower_the_loss_below_wrong_ones(family: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("family", "version"), [("z-image", 2), ("flux2", 2), ("hidream-o1", 2), ("hidream-o1", 1)]
+)
+def test_right_references_lower_the_loss_below_wrong_ones(
+    family: str, version: int, tmp_path: Path
+) -> None:
     encoder = {
         "image_size": 32,
         "patch_size": 8,
@@ -80,6 +84,7 @@ def test_right_references_lower_the_loss_below_wrong_ones(family: str, tmp_path:
             "grid_inference_steps": 2,
             "num_workers": 1,
             "predictor": {
+                "version": version,
                 "rank": 4,
                 "dim": 64,
                 "depth": 1,
