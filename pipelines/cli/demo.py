@@ -16,6 +16,7 @@ from pipelines.cli.options import (
 )
 from pipelines.cli.session import Session
 from pipelines.cli.settings import print_settings, tracking_of
+from pipelines.interrupts import Interrupts
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -65,8 +66,9 @@ def demo(
         with local_predictor(predictor, tracking) as folder:
             page = build_page(Demo(folder, _name(predictor or SHIPPED_PREDICTOR), backbone))
         address = serve(page, host, port)
-    typer.echo(f"open {address} in a browser; Ctrl-C ends it")
-    page.block_thread()
+    with Interrupts().raised():
+        typer.echo(f"open {address} in a browser; Ctrl-C ends it")
+        page.block_thread()  # until a signal comes
 
 
 def _name(predictor: str) -> str:

@@ -36,7 +36,10 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         assert line.startswith("open http://127.0.0.1:"), line
         yield line.split()[1]
         process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 0
+        try:
+            assert process.wait(30) == 0
+        finally:
+            process.kill()
 
 
 @pytest.fixture(scope="module")

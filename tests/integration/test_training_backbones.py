@@ -20,7 +20,7 @@ from tests.pair_shards import CONTENTS, draw, write_pairs
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_cluster"), pytest.mark.timeout(600)]
 
-STEPS, STYLES = 60, 24
+STEPS, STYLES = 40, 24
 
 
 def fit(backbone: Backbone, steps: int) -> None:
@@ -51,7 +51,7 @@ def backbone_of(family: str, folder: Path) -> str:
         build_tiny_hidream(0, folder)
         return str(folder)
     flux2 = build_tiny_flux2(0, folder)
-    fit(flux2, 200)
+    fit(flux2, 150)
     flux2.transformer.save_pretrained(folder / "transformer")
     return str(folder)
 
