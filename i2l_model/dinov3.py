@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from transformers import DINOv3ViTConfig, DINOv3ViTModel
 
 from i2l_model.errors import InputError
-from i2l_model.tower import VisionTower, load_tower
+from i2l_model.tower import VisionTower, check_sizes_or_source, load_tower
 
 _MEAN = (0.485, 0.456, 0.406)  # of ImageNet, for pixels in [0, 1]
 _STD = (0.229, 0.224, 0.225)
@@ -48,10 +48,8 @@ class Dinov3Config(BaseModel):
     @model_validator(mode="after")
     def _check_sizes(self) -> "Dinov3Config":
         sizes = {name: getattr(self, name) for name in _SIZES}
+        check_sizes_or_source(self.path_or_id, sizes)
         if self.path_or_id is not None:
-            given = [name for name, size in sizes.items() if size is not None]
-            if given:
-                raise ValueError(f"{given[0]} comes from path_or_id; leave one of the two out")
             return self
         missing = [name for name, size in sizes.items() if size is None]
         if missing:

@@ -8,7 +8,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from transformers import SiglipVisionConfig, SiglipVisionModel
 
-from i2l_model.tower import VisionTower, load_tower
+from i2l_model.tower import VisionTower, check_sizes_or_source, load_tower
 
 _TINY_SIZES = dict(image_size=64, patch_size=8, hidden_size=128, num_layers=4, num_heads=4)  # noqa: C408
 _SIZES = (*_TINY_SIZES, "intermediate_size")
@@ -49,10 +49,8 @@ class EncoderConfig(BaseModel):
     @model_validator(mode="after")
     def _check_sizes(self) -> "EncoderConfig":
         sizes = {name: getattr(self, name) for name in _SIZES}
+        check_sizes_or_source(self.path_or_id, sizes)
         if self.path_or_id is not None:
-            given = [name for name, size in sizes.items() if size is not None]
-            if given:
-                raise ValueError(f"{given[0]} comes from path_or_id; leave one of the two out")
             return self
         if sizes["image_size"] % sizes["patch_size"]:
             raise ValueError("image_size must be a multiple of patch_size")

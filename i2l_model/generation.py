@@ -5,18 +5,16 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Literal, get_args
 
 import torch
 from PIL import Image
 
 from i2l_model.backbones.base import Backbone
 from i2l_model.errors import InputError
+from i2l_model.guidance import Guidance, check_guidance, negative_branch
 from i2l_model.images import to_images
 from i2l_model.lora.factors import LoraFactors
 from i2l_model.samplers import Sampler
-
-Guidance = Literal["positive_only", "neutral_negative", "symmetric"]
 
 _NEGATIVE_PROMPT = ""
 
@@ -96,7 +94,7 @@ def sample_latents(
     """Return the clean latents (B, C, h, w) float32; see `generate`."""
     height, width = height or backbone.image_size, width or backbone.image_size
     shape = backbone.latent_shape(height, width)
-    _check(prompts, seeds, guidance_scale, guidance, batch_size)
+    _check(prompts, seeds, guidance_scale, batch_size)
     guided = guidance_scale != 1
     branches = _branches(lora, negative_lora, guidance, guided, len(prompts))
     embeds = backbone.encode_prompts(prompts)
@@ -180,13 +178,7 @@ def _branches(
     guided: bool,
     num_images: int,
 ) -> _Branches | None:
-    if (guidance == "neutral_negative") != (negative_lora is not None):
-        raise InputError(
-            "guidance",
-            guidance,
-            "and negative_lora do not go together",
-            "give negative_lora with neutral_negative and only then",
-        )
+    check_guidance(guidance, negative_lora)
     if lora is None:
         if negative_lora is not None:
             raise InputError("negative_lora", "set", "needs a lora", "give lora too")
@@ -196,19 +188,8 @@ def _branches(
         problem = f"must be a multiple of the {lora.num_loras} LoRAs"
         raise InputError("prompts", num_images, problem, "add prompts")
     images_per_lora = max(num_images // lora.num_loras, 1)
-    if not guided:
-        return _Branches((lora,), images_per_lora)
-    if guidance == "symmetric":
-        return _Branches((lora, lora), images_per_lora)
-    if negative_lora is None:
-        return _Branches((lora, lora.zeros_like()), images_per_lora)
-    negative_lora.check_finite("negative_lora")
-    if negative_lora.num_loras == 1:
-        negative_lora = negative_lora.select([0] * lora.num_loras)
-    if negative_lora.num_loras != lora.num_loras:
-        problem = f"must be 1 or {lora.num_loras} LoRAs"
-        raise InputError("negative_lora", negative_lora.num_loras, problem, "fix their number")
-    return _Branches((lora, negative_lora), images_per_lora)
+    negative = (negative_branch(lora, guidance, negative_lora),) if guided else ()
+    return _Branches((lora, *negative), images_per_lora)
 
 
 def _batches(num_images: int, num_loras: int, batch_size: int) -> Iterator[range]:
@@ -224,7 +205,6 @@ def _check(
     prompts: Sequence[str],
     seeds: Sequence[int],
     guidance_scale: float,
-    guidance: Guidance,
     batch_size: int,
 ) -> None:
     if isinstance(prompts, str):
@@ -233,8 +213,5 @@ def _check(
         raise InputError("seeds", len(seeds), f"must be {len(prompts)}", "give one for each prompt")
     if not guidance_scale >= 1:
         raise InputError("guidance_scale", guidance_scale, "must be >= 1", "use 1 for no guidance")
-    if guidance not in get_args(Guidance):
-        known = ", ".join(get_args(Guidance))
-        raise InputError("guidance", guidance, "is unknown", f"use one of: {known}")
     if batch_size < 1:
         raise InputError("batch_size", batch_size, "must be at least 1", "raise it")

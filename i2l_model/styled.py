@@ -10,13 +10,13 @@ since its forward is another.
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from diffusers import Flux2Transformer2DModel, ZImageTransformer2DModel
 
 from i2l_model.errors import InputError
-from i2l_model.generation import Guidance
+from i2l_model.guidance import Guidance, negative_branch
 from i2l_model.lora.factors import LoraFactors
 from i2l_model.lora.injection import inject_lora
 
@@ -49,7 +49,7 @@ def styled(
             do not go together.
     """
     transformer = pipeline.transformer
-    negative = _negative(lora, guidance, negative_lora)
+    negative = negative_branch(lora, guidance, negative_lora)
     branches = {_POSITIVE: lora.scaled(strength), _NEGATIVE: negative.scaled(strength)}
     if isinstance(transformer, ZImageTransformer2DModel):
         wrapped = _batched_branches(pipeline, branches)
@@ -71,23 +71,6 @@ def pipeline_guidance(pipeline: Any, guidance_scale: float) -> float:
     """
     offset = 1 if isinstance(pipeline.transformer, ZImageTransformer2DModel) else 0
     return guidance_scale - offset
-
-
-def _negative(
-    lora: LoraFactors, guidance: Guidance, negative_lora: LoraFactors | None
-) -> LoraFactors:
-    if guidance not in get_args(Guidance):
-        known = ", ".join(get_args(Guidance))
-        raise InputError("guidance", guidance, "is unknown", f"use one of: {known}")
-    if (guidance == "neutral_negative") != (negative_lora is not None):
-        problem = "and negative_lora do not go together"
-        fix = "give negative_lora with neutral_negative and only then"
-        raise InputError("guidance", guidance, problem, fix)
-    if negative_lora is None:
-        return lora if guidance == "symmetric" else lora.zeros_like()
-    if negative_lora.num_loras == 1:
-        return negative_lora.select([0] * lora.num_loras)
-    return negative_lora
 
 
 def _batched_branches(

@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Any, get_args
 
 import gradio as gr
+from gradio.components import Component
 from PIL import Image
 
 from i2l_model.errors import InputError
-from i2l_model.generation import Guidance, generate
-from i2l_model.lora.factors import LoraFactors
-from i2l_model.lora.files import LoraFormat, portable_format, save_lora
+from i2l_model.guidance import Guidance
+from i2l_model.lora.files import LoraFormat, lora_formats, save_lora
 from pipelines.devices import load_for_inference
-from pipelines.prediction import StylePredictor, lora_metadata
+from pipelines.drawing import Drawing, styled_and_plain
+from pipelines.prediction import StylePredictor, lora_metadata, predictor_name
 from pipelines.style_references import read_references
 
 _TITLE = "i2L: images to a style LoRA"
@@ -48,13 +49,9 @@ class Demo:
         return self.predictor.predictor.config.max_refs
 
     @property
-    def formats(self) -> list[str]:
+    def formats(self) -> tuple[LoraFormat, ...]:
         """Formats that a LoRA of this backbone can have."""
-        known = get_args(LoraFormat)
-        return [name for name in known if name != "diffusers" or self._has_diffusers()]
-
-    def _has_diffusers(self) -> bool:
-        return portable_format(self.predictor.neutral(1)) == "diffusers"
+        return lora_formats([target.name for target in self.predictor.predictor.config.targets])
 
     def run(
         self,
@@ -76,95 +73,87 @@ class Demo:
             raise InputError("references", "none", "are missing", "drop an image first")
         references = read_references(paths)
         (prediction,) = self.predictor.predict([references], strength=strength)
-        negative = None
+        neutral = None
         if guidance == "neutral_negative":
-            negative = self.predictor.neutral(len(paths), strength=strength)
-
-        def draw(lora: LoraFactors | None) -> Image.Image:
-            (image,) = generate(
-                self.backbone,
-                [prompt],
-                lora=lora,
-                seeds=[seed],
-                num_inference_steps=steps,
-                guidance_scale=guidance_scale,
-                guidance=guidance if lora is not None else "positive_only",
-                negative_lora=negative if lora is not None else None,
-            )
-            return _enlarged(image)
-
-        pictures = draw(prediction.factors), draw(None)
+            neutral = self.predictor.neutral(len(paths), strength=strength)
+        drawing = Drawing((prompt,), seed, steps, guidance_scale, guidance)
+        (styled,), (plain,) = styled_and_plain(drawing, self.backbone, prediction.factors, neutral)
         file = Path(tempfile.mkdtemp(dir=self._files.name)) / _FILE_NAME
         metadata = lora_metadata(prediction, references, strength, self.name)
         save_lora(prediction.factors, file, file_format, metadata.header())
-        return *pictures, str(file)
+        return _enlarged(styled), _enlarged(plain), str(file)
 
 
 def build_page(demo: Demo) -> gr.Blocks:
     """Lay out the page over a demo."""
-    formats = demo.formats
+
+    def run(gallery: list[tuple[str, Any]] | None, prompt: str, *options: Any) -> tuple[Any, ...]:
+        try:
+            paths = [path for path, _ in gallery or ()]
+            styled, plain, file = demo.run(paths, prompt, *options)
+        except InputError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+        return styled, plain, gr.update(value=file, interactive=True)
+
     page = gr.Blocks(title=_TITLE, analytics_enabled=False)
     with page:
         gr.Markdown(
-            f"# {_TITLE}\nPredictor **{demo.name}**, backbone **{demo.backbone.name}**. Drop up to "
-            f"{demo.max_refs} images of one style; the LoRA is predicted in one forward pass."
+            f"# {_TITLE}\nPredictor **{predictor_name(demo.name)}**, backbone "
+            f"**{demo.backbone.name}**. Drop up to {demo.max_refs} images of one style; the LoRA "
+            "is predicted in one forward pass."
         )
         with gr.Row():
             with gr.Column():
-                references = gr.Gallery(
-                    label="References",
-                    type="filepath",
-                    file_types=["image"],
-                    columns=4,
-                    height=220,
-                    sources=["upload", "clipboard"],
-                    elem_id="references",
-                    interactive=True,
-                )
-                prompt = gr.Textbox(_PROMPT, label="Prompt", elem_id="prompt")
-                strength = gr.Slider(0, 2, 1, step=0.05, label="Strength (0 is no style)")
-                scale = gr.Slider(1, 10, 2, step=0.25, label="Guidance scale (1 is off)")
-                with gr.Accordion("More", open=False):
-                    guidance = gr.Dropdown(
-                        list(get_args(Guidance)),
-                        label="What the negative branch carries",
-                        value=get_args(Guidance)[0],
-                    )
-                    steps = gr.Slider(1, 100, 20, step=1, label="Steps")
-                    seed = gr.Number(0, label="Seed", precision=0, minimum=0)
-                file_format = gr.Dropdown(formats, value=formats[0], label="LoRA file for")
+                inputs = _inputs(demo.formats)
                 button = gr.Button("Draw", variant="primary", elem_id="draw")
             with gr.Column():
-                with gr.Row():
-                    styled, plain = (
-                        gr.Image(
-                            label=label,
-                            elem_id=name,
-                            format="png",
-                            buttons=["download", "fullscreen"],
-                        )
-                        for label, name in (("With the style", "styled"), ("Without", "plain"))
-                    )
-                lora = gr.DownloadButton("Download the LoRA", interactive=False, elem_id="download")
-
-        def run(
-            gallery: list[tuple[str, Any]] | None, prompt: str, *options: Any
-        ) -> tuple[Image.Image, Image.Image, dict[str, Any]]:
-            try:
-                paths = [path for path, _ in gallery or ()]
-                *pictures, file = demo.run(paths, prompt, *options)
-            except InputError as error:
-                raise gr.Error(str(error), print_exception=False) from error
-            return pictures[0], pictures[1], gr.update(value=file, interactive=True)
-
+                outputs = _outputs()
         button.click(
             run,
-            [references, prompt, strength, scale, guidance, steps, seed, file_format],
-            [styled, plain, lora],
+            inputs,
+            outputs,
             concurrency_limit=1,  # LoRAs are injected into the one backbone
             api_visibility="private",
         )
     return page
+
+
+def _inputs(formats: Sequence[LoraFormat]) -> list[Component]:
+    """What `Demo.run` takes, in order."""
+    references = gr.Gallery(
+        label="References",
+        type="filepath",
+        file_types=["image"],
+        columns=4,
+        height=220,
+        sources=["upload", "clipboard"],
+        elem_id="references",
+        interactive=True,
+    )
+    prompt = gr.Textbox(_PROMPT, label="Prompt", elem_id="prompt")
+    strength = gr.Slider(0, 2, 1, step=0.05, label="Strength (0 is no style)")
+    scale = gr.Slider(1, 10, 2, step=0.25, label="Guidance scale (1 is off)")
+    with gr.Accordion("More", open=False):
+        known = list(get_args(Guidance))
+        guidance = gr.Dropdown(known, value=known[0], label="What the negative branch carries")
+        steps = gr.Slider(1, 100, 20, step=1, label="Steps")
+        seed = gr.Number(0, label="Seed", precision=0, minimum=0)
+    file_format = gr.Dropdown(list(formats), value=formats[0], label="LoRA file for")
+    return [references, prompt, strength, scale, guidance, steps, seed, file_format]
+
+
+def _outputs() -> list[Component]:
+    """What `Demo.run` returns, in order."""
+    labels = {"styled": "With the style", "plain": "Without"}
+    with gr.Row():
+        pictures = [
+            gr.Image(label=label, elem_id=name, format="png", buttons=["download", "fullscreen"])
+            for name, label in labels.items()
+        ]
+    return [
+        *pictures,
+        gr.DownloadButton("Download the LoRA", interactive=False, elem_id="download"),
+    ]
 
 
 def serve(page: gr.Blocks, host: str, port: int | None) -> str:

@@ -3,12 +3,15 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from i2l_model.backbones.base import Backbone
 from i2l_model.errors import InputError
-from i2l_model.generation import Guidance, generate
+from i2l_model.generation import generate
+from i2l_model.guidance import Guidance
 from i2l_model.images import fit_square
 from i2l_model.lora.factors import LoraFactors
 from pipelines.devices import load_for_inference
@@ -27,8 +30,7 @@ class Drawing:
         seed: Seed of the starting noise, the same for all prompts.
         num_inference_steps: Sampling steps.
         guidance_scale: Classifier-free guidance; 1 is off.
-        guidance: What the negative branch carries, see `generate`.
-        backbone: Name or folder of the text-to-image model.
+        guidance: What the styled pictures' negative branch carries, see `generate`.
     """
 
     prompts: tuple[str, ...]
@@ -36,11 +38,38 @@ class Drawing:
     num_inference_steps: int
     guidance_scale: float
     guidance: Guidance
-    backbone: str
+
+
+def styled_and_plain(
+    drawing: Drawing, backbone: Backbone, lora: LoraFactors, neutral_lora: LoraFactors | None
+) -> tuple[list[Image.Image], list[Image.Image]]:
+    """Return the picture of every prompt with the style, and those without.
+
+    Args:
+        drawing: What to draw.
+        backbone: The text-to-image model.
+        lora: The style, one LoRA.
+        neutral_lora: That of the negative branch for "neutral_negative", else None.
+
+    Raises:
+        InputError: If an argument is out of range, or the LoRA does not fit the backbone.
+    """
+    seeds = [drawing.seed] * len(drawing.prompts)
+    plain = partial(
+        generate,
+        backbone,
+        drawing.prompts,
+        seeds=seeds,
+        num_inference_steps=drawing.num_inference_steps,
+        guidance_scale=drawing.guidance_scale,
+    )
+    styled = partial(plain, lora=lora, guidance=drawing.guidance, negative_lora=neutral_lora)
+    return styled(), plain()
 
 
 def draw(
     drawing: Drawing,
+    backbone: str,
     lora: LoraFactors,
     neutral_lora: LoraFactors | None,
     references: Sequence[Image.Image],
@@ -50,6 +79,7 @@ def draw(
 
     Args:
         drawing: What to draw.
+        backbone: Name or folder of the text-to-image model.
         lora: The style, one LoRA.
         neutral_lora: That of the negative branch for "neutral_negative", else None.
         references: Images to show at the top of the grid; may be empty.
@@ -61,20 +91,7 @@ def draw(
     Raises:
         InputError: If the folder cannot be written or the LoRA does not fit the backbone.
     """
-    backbone = load_for_inference(drawing.backbone)
-    styled, plain = (
-        generate(
-            backbone,
-            drawing.prompts,
-            lora=style,
-            seeds=[drawing.seed] * len(drawing.prompts),
-            num_inference_steps=drawing.num_inference_steps,
-            guidance_scale=drawing.guidance_scale,
-            guidance=drawing.guidance if style is not None else "positive_only",
-            negative_lora=neutral_lora if style is not None else None,
-        )
-        for style in (lora, None)
-    )
+    styled, plain = styled_and_plain(drawing, load_for_inference(backbone), lora, neutral_lora)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -89,6 +89,26 @@ class StylePredictor:
         return self.predictor.predict_neutral(num_refs).scaled(strength).to("cpu")
 
 
+def predict_style(
+    folder: Path, references: References, *, strength: float, neutral_too: bool
+) -> tuple[Prediction, LoraFactors | None]:
+    """Predict the LoRA of one style, and, where asked, that of as many grey references.
+
+    Args:
+        folder: A predictor.
+        references: Images of the style.
+        strength: Factor on the updates.
+        neutral_too: Whether to predict the second.
+
+    Raises:
+        InputError: As `StylePredictor`.
+    """
+    predictor = StylePredictor(folder)
+    (prediction,) = predictor.predict([references], strength=strength)
+    num_refs = len(references.images)
+    return prediction, predictor.neutral(num_refs, strength=strength) if neutral_too else None
+
+
 def read_lora(path: str, *, strength: float = 1.0) -> Prediction:
     """Read a LoRA file; one of another program is taken for the shipped backbone.
 
@@ -150,7 +170,7 @@ def lora_metadata(
     return LoraMetadata(
         backbone=prediction.backbone,
         rank=prediction.factors.rank,
-        predictor=f"{_label(predictor)} sha256:{prediction.predictor_sha256}",
+        predictor=f"{predictor_name(predictor)} sha256:{prediction.predictor_sha256}",
         references=tuple(Path(path).name for path in references.paths),
         references_sha256=tuple(file_hash(path) for path in references.paths),
         weights=references.weights,
@@ -158,16 +178,16 @@ def lora_metadata(
     )
 
 
+def predictor_name(predictor: str) -> str:
+    """Return what others may read of a predictor's place: of a folder the last part only."""
+    return predictor if predictor.startswith("models:/") else PurePath(predictor).name
+
+
 def _batches(
     styles: Sequence[tuple[Path, References]],
 ) -> Iterator[Sequence[tuple[Path, References]]]:
     for start in range(0, len(styles), _STYLES_A_BATCH):
         yield styles[start : start + _STYLES_A_BATCH]
-
-
-def _label(predictor: str) -> str:
-    """The predictor's name; of a folder the last part, since others read the file."""
-    return predictor if predictor.startswith("models:/") else PurePath(predictor).name
 
 
 def _check_strength(strength: float) -> None:

@@ -143,16 +143,8 @@ class LoraFactors:
         Raises:
             InputError: If the number of weights is not N.
         """
-        if len(weights) != self.num_loras:
-            problem = f"must be {self.num_loras} numbers"
-            raise InputError("weights", list(weights), problem, "give one for each LoRA")
-        return LoraFactors(
-            {name: A_NRI.flatten(0, 1)[None] for name, A_NRI in self.lora_A.items()},
-            {
-                name: torch.cat([w * B_OR for w, B_OR in zip(weights, B_NOR, strict=True)], 1)[None]
-                for name, B_NOR in self.lora_B.items()
-            },
-        )
+        parts = [self.select([index]) for index in range(self.num_loras)]
+        return LoraFactors.weighted_sum(parts, weights)
 
     @staticmethod
     def weighted_sum(parts: Sequence[LoraFactors], weights: Sequence[float]) -> LoraFactors:
@@ -166,7 +158,7 @@ class LoraFactors:
             InputError: If counts disagree, or a layer has different sizes.
         """
         if not parts or len(weights) != len(parts):
-            problem = f"must be {len(parts)} numbers for as many LoRAs"
+            problem = f"must be {len(parts)} numbers"
             raise InputError("weights", list(weights), problem, "give one for each LoRA")
         if any(part.num_loras != 1 for part in parts):
             raise InputError("parts", len(parts), "hold several LoRAs", "select one of each")

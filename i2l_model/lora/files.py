@@ -11,7 +11,7 @@ has no format for HiDream-O1. Files of other programs are read too, see docs/lor
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -20,12 +20,11 @@ import torch
 from i2l_model.errors import InputError
 from i2l_model.lora.factors import LoraFactors
 from i2l_model.lora.keys import comfyui_modules, family_of, layers_of_key
-from i2l_model.lora.stacking import split_layers, stack_layers
+from i2l_model.lora.stacking import Pair, split_layers, stack_layers
 from i2l_model.weights import read_weights, write_bytes, write_weights
 
 LoraFormat = Literal["diffusers", "peft", "comfyui"]
 
-_Pair = tuple[torch.Tensor, torch.Tensor]
 _PEFT_WEIGHTS = "adapter_model.safetensors"
 _PEFT_CONFIG = "adapter_config.json"
 _DIFFUSERS_CONFIG = "lora_adapter_metadata"  # metadata entry with the LoraConfig as JSON
@@ -59,48 +58,66 @@ def save_lora(
             not 1 or a factor is not finite.
     """
     path = Path(path)
-    if format not in get_args(LoraFormat):
-        known = ", ".join(get_args(LoraFormat))
-        raise InputError("format", format, "is no LoRA format", f"use one of: {known}")
-    if factors.num_loras != 1:
-        raise InputError("lora", factors.num_loras, "LoRAs are too many", "fuse or select one")
-    factors.check_finite()
+    state = lora_state(factors, format)
     if format == "peft" and not path.suffix:
         write_bytes(_peft_config(factors), path / _PEFT_CONFIG)
         path = path / _PEFT_WEIGHTS
     if path.suffix != ".safetensors":
         raise InputError("output", path, "is no safetensors file", "end the name in .safetensors")
-    tensors: dict[str, torch.Tensor] = {}
-    for module, (A_RI, B_OR) in _modules(factors, format).items():
-        tensors[f"{module}.lora_A.weight"] = A_RI
-        tensors[f"{module}.lora_B.weight"] = B_OR
-    write_weights(tensors, path, {"format": "pt", **(metadata or {})})
+    write_weights(state, path, {"format": "pt", **(metadata or {})})
     return path
 
 
-def portable_format(factors: LoraFactors) -> LoraFormat:
-    """Return the format that most programs read: diffusers', or ComfyUI's where that has none."""
-    family = family_of(list(factors.lora_A))
-    return "diffusers" if family is None or family.diffusers else "comfyui"
+def lora_state(
+    factors: LoraFactors,
+    format: LoraFormat = "diffusers",  # noqa: A002
+) -> dict[str, torch.Tensor]:
+    """Return the tensors of one LoRA's file by their keys, see `save_lora`.
+
+    Raises:
+        InputError: If the format is unknown or not one of the family, N is not 1 or a factor is
+            not finite.
+    """
+    if format not in get_args(LoraFormat):
+        known = ", ".join(get_args(LoraFormat))
+        raise InputError("format", format, "is no LoRA format", f"use one of: {known}")
+    possible = lora_formats(factors.lora_A)
+    if format not in possible:
+        family = family_of(factors.lora_A)
+        problem = f"is no format for {family.name if family else 'these layers'}"
+        raise InputError("format", format, problem, f"use {' or '.join(possible)}")
+    if factors.num_loras != 1:
+        raise InputError("lora", factors.num_loras, "LoRAs are too many", "fuse or select one")
+    factors.check_finite()
+    state: dict[str, torch.Tensor] = {}
+    for module, (A_RI, B_OR) in _modules(factors, format).items():
+        state[f"{module}.lora_A.weight"] = A_RI
+        state[f"{module}.lora_B.weight"] = B_OR
+    return state
 
 
-def _modules(factors: LoraFactors, format: LoraFormat) -> dict[str, _Pair]:  # noqa: A002
+def lora_formats(layers: Collection[str]) -> tuple[LoraFormat, ...]:
+    """Return the formats that a LoRA of these layers can have, the most widely read one first."""
+    family = family_of(layers)
+    if family is None or family.diffusers:
+        return ("diffusers", "comfyui", "peft")
+    return ("comfyui", "peft")
+
+
+def _modules(factors: LoraFactors, format: LoraFormat) -> dict[str, Pair]:  # noqa: A002
     """The file's modules with their factors."""
     layers = {name: (factors.lora_A[name][0], factors.lora_B[name][0]) for name in factors.lora_A}
     if format == "comfyui":
-        parts = comfyui_modules(list(layers))
+        parts = comfyui_modules(layers)
         return {
             f"diffusion_model.{module}": stack_layers([layers.get(name) for name in held])
             for module, held in parts.items()
         }
-    family = family_of(list(layers))
+    prefix = "transformer."
     if format == "peft":
+        family = family_of(layers)
         prefix = f"base_model.model.{family.root if family else ''}"
-        return {f"{prefix}{name}": pair for name, pair in layers.items()}
-    if family is not None and not family.diffusers:
-        problem = f"is no format for {family.name}, which diffusers does not load"
-        raise InputError("format", format, problem, "use comfyui or peft")
-    return {f"transformer.{name}": pair for name, pair in layers.items()}
+    return {f"{prefix}{name}": pair for name, pair in layers.items()}
 
 
 def load_lora(path: str | Path) -> tuple[LoraFactors, dict[str, str]]:
@@ -139,7 +156,7 @@ def load_lora(path: str | Path) -> tuple[LoraFactors, dict[str, str]]:
             )
     modules = _scaled(LoraFactors(sides["A"], sides["B"]), alphas, config, path)
     factors = _layers(modules, path)
-    family_of(list(factors.lora_A))
+    family_of(factors.lora_A)
     factors.check_finite()
     return factors, metadata
 
@@ -197,7 +214,7 @@ def _number(value: Any, key: str, path: Path) -> float:
 
 def _peft_config(factors: LoraFactors) -> bytes:
     """PEFT's LoraConfig; alpha equals the rank of every layer, which makes the scale one."""
-    family = family_of(list(factors.lora_A))
+    family = family_of(factors.lora_A)
     root = family.root if family else ""
     other = {
         f"{root}{name}": A_NRI.shape[1]

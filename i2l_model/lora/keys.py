@@ -5,7 +5,7 @@ of FLUX.2, where query, key and value are one linear; kohya writes underscores f
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from itertools import product
 
@@ -50,15 +50,17 @@ class Family:
 
 _ATTENTION = ("attention.to_q", "attention.to_k", "attention.to_v", "attention.to_out.0")
 _ZIMAGE_MODULES = (*_ATTENTION, "feed_forward.w1", "feed_forward.w2", "feed_forward.w3")
-_ZIMAGE_BLOCKS = ("layers", "noise_refiner", "context_refiner")
 Z_IMAGE = Family(
     "z-image",
-    {**dict.fromkeys(_ZIMAGE_BLOCKS[:2], (*_ZIMAGE_MODULES, "adaLN_modulation.0"))}
-    | {_ZIMAGE_BLOCKS[2]: _ZIMAGE_MODULES},
+    {
+        "layers": (*_ZIMAGE_MODULES, "adaLN_modulation.0"),
+        "noise_refiner": (*_ZIMAGE_MODULES, "adaLN_modulation.0"),
+        "context_refiner": _ZIMAGE_MODULES,
+    },
     {
         Native(block, module): (block, held)
         for block, (module, held) in product(
-            _ZIMAGE_BLOCKS,
+            ("layers", "noise_refiner", "context_refiner"),
             (("attention.qkv", _ATTENTION[:3]), ("attention.out", _ATTENTION[3:])),
         )
     },
@@ -102,7 +104,7 @@ HIDREAM_O1 = Family(
 FAMILIES = (Z_IMAGE, FLUX2, HIDREAM_O1)
 
 
-def family_of(layers: Sequence[str]) -> Family | None:
+def family_of(layers: Collection[str]) -> Family | None:
     """Return the family whose blocks hold the layers, or None for layers of no family.
 
     Raises:
@@ -134,7 +136,7 @@ def layers_of_key(name: str) -> tuple[str, ...]:
     return _DOTTED.layers(name) or (name,)
 
 
-def comfyui_modules(layers: Sequence[str]) -> dict[str, tuple[str, ...]]:
+def comfyui_modules(layers: Collection[str]) -> dict[str, tuple[str, ...]]:
     """Return the modules of a ComfyUI file with the layers that each holds, absent ones as well."""
     family = family_of(layers)
     if family is None or not family.comfyui_native:

@@ -6,19 +6,22 @@ from typing import Any
 from torch import nn
 
 from i2l_model.errors import InputError
-from i2l_model.lora.files import load_lora
+from i2l_model.lora.factors import LoraFactors
+from i2l_model.lora.files import load_lora, lora_state
 
 _FIX = "use a pipeline of the backbone the LoRA was made for"
 
 
-def load_into_pipeline(pipeline: Any, path: str | Path, adapter_name: str = "i2l") -> int:
-    """Load a LoRA of any format as an adapter of a pipeline's transformer.
+def load_into_pipeline(
+    pipeline: Any, lora: LoraFactors | str | Path, adapter_name: str = "i2l"
+) -> int:
+    """Load a LoRA as an adapter of a pipeline's transformer.
 
     diffusers only logs when nothing of a file fits; here every layer must have been adapted.
 
     Args:
         pipeline: A diffusers pipeline with `load_lora_weights`.
-        path: A safetensors file or a PEFT folder.
+        lora: One LoRA, or the safetensors file or PEFT folder of one, in any format.
         adapter_name: Of the new adapter, see `pipeline.set_adapters`.
 
     Returns:
@@ -27,25 +30,22 @@ def load_into_pipeline(pipeline: Any, path: str | Path, adapter_name: str = "i2l
     Raises:
         InputError: If the LoRA does not fit, in which case the pipeline is as before.
     """
-    factors, _ = load_lora(path)
-    state = {}
-    for name in factors.lora_A:
-        state[f"transformer.{name}.lora_A.weight"] = factors.lora_A[name][0]
-        state[f"transformer.{name}.lora_B.weight"] = factors.lora_B[name][0]
-    taken = adapter_name in adapted_modules(pipeline.transformer)
-    if taken:
+    factors = lora if isinstance(lora, LoraFactors) else load_lora(lora)[0]
+    source = "LoraFactors" if isinstance(lora, LoraFactors) else lora
+    if adapter_name in adapted_modules(pipeline.transformer):
         raise InputError("adapter_name", adapter_name, "is in use", "choose another")
+    state = lora_state(factors)
     try:
         pipeline.load_lora_weights(state, adapter_name=adapter_name)
     except (ValueError, RuntimeError, KeyError) as error:
         problem = f"does not load ({str(error).splitlines()[0]})"
-        raise InputError("lora", path, problem, _FIX) from error
+        raise InputError("lora", source, problem, _FIX) from error
     found = adapted_modules(pipeline.transformer).get(adapter_name, 0)
     if found != len(factors.lora_A):
         if found:
             pipeline.delete_adapters(adapter_name)
         problem = f"fits {found} of its {len(factors.lora_A)} layers"
-        raise InputError("lora", path, problem, _FIX)
+        raise InputError("lora", source, problem, _FIX)
     return found
 
 

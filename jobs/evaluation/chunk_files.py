@@ -13,7 +13,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from i2l_model.lora.factors import LoraFactors
-from i2l_model.lora.files import portable_format, save_lora
+from i2l_model.lora.files import lora_formats, save_lora
 from jobs import storage
 from jobs.evaluation.chunk import ChunkResult
 from jobs.evaluation.schema import PAGE_FOLDER, REPORT_FILE
@@ -100,7 +100,8 @@ def _section(tensors: dict[str, Tensor], section: str) -> dict[str, Tensor]:
 def _write_lora(uri: str, factors: LoraFactors) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "lora.safetensors"
-        save_lora(factors.to("cpu"), path, portable_format(factors), {"source": "i2l"})
+        portable, *_ = lora_formats(factors.lora_A)
+        save_lora(factors.to("cpu"), path, portable, {"source": "i2l"})
         storage.write_bytes(uri, path.read_bytes())
 
 

@@ -1,6 +1,5 @@
 """``i2l demo``: the page to try a predictor on."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,7 +14,7 @@ from pipelines.cli.options import (
     WorkspaceOption,
 )
 from pipelines.cli.session import Session
-from pipelines.cli.settings import print_settings, tracking_of
+from pipelines.cli.settings import print_settings, read_recipe, tracking_of
 from pipelines.interrupts import Interrupts
 
 
@@ -53,7 +52,7 @@ def demo(
     debug: DebugOption = False,
 ) -> None:
     """Open a page to drop images on: the picture in their style, without, and the LoRA file."""
-    tracking = tracking_of(recipe, overrides, workspace)
+    tracking = tracking_of(read_recipe(recipe, overrides), recipe, workspace)
     if dry_run:
         print_settings(
             predictor=predictor, backbone=backbone, host=host, port=port, tracking=tracking
@@ -64,12 +63,8 @@ def demo(
         from pipelines.predictors import SHIPPED_PREDICTOR, local_predictor
 
         with local_predictor(predictor, tracking) as folder:
-            page = build_page(Demo(folder, _name(predictor or SHIPPED_PREDICTOR), backbone))
+            page = build_page(Demo(folder, predictor or SHIPPED_PREDICTOR, backbone))
         address = serve(page, host, port)
     with Interrupts().raised():
         typer.echo(f"open {address} in a browser; Ctrl-C ends it")
         page.block_thread()  # until a signal comes
-
-
-def _name(predictor: str) -> str:
-    return predictor if predictor.startswith("models:/") else Path(predictor).name

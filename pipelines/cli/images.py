@@ -16,7 +16,7 @@ from pipelines.cli.options import (
     WorkspaceOption,
 )
 from pipelines.cli.session import Session
-from pipelines.cli.settings import print_settings, tracking_of
+from pipelines.cli.settings import print_settings, read_recipe, tracking_of
 
 PredictorOption = Annotated[
     str | None,
@@ -96,7 +96,7 @@ def predict(
     debug: DebugOption = False,
 ) -> None:
     """Predict a style LoRA from images in one forward pass, or one for each of many folders."""
-    tracking = tracking_of(recipe, overrides, workspace)
+    tracking = tracking_of(read_recipe(recipe, overrides), recipe, workspace)
     if dry_run:
         print_settings(
             images=images,
@@ -179,7 +179,7 @@ def generate(
         raise InputError(
             "--ref, --lora", "both" if refs else "neither", "is ambiguous", "give one of the two"
         )
-    tracking = tracking_of(recipe, overrides, workspace)
+    tracking = tracking_of(read_recipe(recipe, overrides), recipe, workspace)
     if dry_run:
         print_settings(
             prompts=prompts,
@@ -201,28 +201,23 @@ def generate(
         problem = "needs the predictor's LoRA of grey references"
         raise InputError("--negative", negative.value, problem, "give --ref instead of --lora")
     from pipelines.drawing import Drawing, draw
-    from pipelines.prediction import StylePredictor, read_lora
+    from pipelines.prediction import predict_style, read_lora
     from pipelines.predictors import local_predictor
     from pipelines.style_references import read_references
 
+    drawing = Drawing(tuple(prompts), seed, steps, guidance, negative.value)
     with ctx.ensure_object(Session).job():
-        references, neutral = read_references(refs or [], weights), None
+        references = read_references(refs or [], weights)
         if lora is not None:
-            prediction = read_lora(lora, strength=strength)
+            style, neutral = read_lora(lora, strength=strength), None
         else:
+            neutral_too = negative is NegativeBranch.NEUTRAL_NEGATIVE
             with local_predictor(predictor, tracking) as folder:
-                style_predictor = StylePredictor(folder)
-            (prediction,) = style_predictor.predict([references], strength=strength)
-            if negative is NegativeBranch.NEUTRAL_NEGATIVE and guidance > 1:
-                neutral = style_predictor.neutral(len(references.images), strength=strength)
-        drawing = Drawing(
-            prompts=tuple(prompts),
-            seed=seed,
-            num_inference_steps=steps,
-            guidance_scale=guidance,
-            guidance=negative.value if guidance > 1 else "positive_only",
-            backbone=backbone or prediction.backbone,
+                style, neutral = predict_style(
+                    folder, references, strength=strength, neutral_too=neutral_too
+                )
+        files = draw(
+            drawing, backbone or style.backbone, style.factors, neutral, references.images, output
         )
-        files = draw(drawing, prediction.factors, neutral, references.images, output)
     for file in files:
         typer.echo(file)

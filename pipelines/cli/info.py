@@ -15,7 +15,7 @@ from pipelines.cli.options import (
     SetOption,
     WorkspaceOption,
 )
-from pipelines.cli.settings import print_settings, read_recipe, workspace_of
+from pipelines.cli.settings import print_settings, read_recipe, tracking_of
 
 if TYPE_CHECKING:
     from pipelines.model_info import ModelInfo
@@ -65,7 +65,7 @@ def show_model_info(
     if backbone is not None and predictor is not None:
         raise InputError("--backbone", backbone, "goes not with --predictor", "leave one out")
     settings = read_recipe(recipe, overrides)
-    tracking = settings.tracking.resolve(workspace_of(recipe, workspace).tracking)
+    tracking = tracking_of(settings, recipe, workspace)
     if dry_run:
         print_settings(backbone=backbone, predictor=predictor, architecture=architecture)
         return

@@ -13,7 +13,7 @@ from pipelines.cli.options import (
     WorkspaceOption,
 )
 from pipelines.cli.session import Session
-from pipelines.cli.settings import print_settings, read_recipe, workspace_of
+from pipelines.cli.settings import print_settings, read_recipe, tracking_of
 
 PairsOption = Annotated[
     str, typer.Option("--pairs", metavar="URI", help="Pairs that i2l mine wrote.")
@@ -61,7 +61,7 @@ def train(
     from jobs.training.run import run_training
     from pipelines.predictors import warm_started
 
-    tracking = settings.tracking.resolve(workspace_of(recipe, workspace).tracking)
+    tracking = tracking_of(settings, recipe, workspace)
     config, init_from = warm_started(settings.training, settings.warm_start, tracking)
     with ctx.ensure_object(Session).job() as progress:
         result = run_training(config, pairs, output, progress, tracking, init_from=init_from)
@@ -93,7 +93,7 @@ def evaluate(
     from jobs.evaluation.run import run_evaluation
     from pipelines.predictors import local_predictor
 
-    tracking = settings.tracking.resolve(workspace_of(recipe, workspace).tracking)
+    tracking = tracking_of(settings, recipe, workspace)
     with (
         ctx.ensure_object(Session).job() as progress,
         local_predictor(predictor, tracking) as folder,

@@ -15,7 +15,7 @@ from pipelines.cli.options import (
     WorkspaceOption,
 )
 from pipelines.cli.session import Session
-from pipelines.cli.settings import print_settings, read_recipe, workspace_of
+from pipelines.cli.settings import print_settings, read_recipe, tracking_of
 
 if TYPE_CHECKING:
     from jobs.registry.versions import ModelRegistry, PredictorVersion
@@ -179,7 +179,7 @@ def versions(
 def _resolved(recipe: str, overrides: list[str] | None, workspace: Path | None) -> "Recipe":
     """Load the recipe, with the place of the registry filled in."""
     settings = read_recipe(recipe, overrides)
-    tracking = settings.tracking.resolve(workspace_of(recipe, workspace).tracking)
+    tracking = tracking_of(settings, recipe, workspace)
     return settings.model_copy(update={"tracking": tracking})
 
 

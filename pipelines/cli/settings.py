@@ -51,11 +51,8 @@ def workspace_of(recipe: str, workspace: Path | None) -> "Workspace":
     return Workspace(workspace or DEFAULT_ROOT / Path(recipe).stem)
 
 
-def tracking_of(
-    recipe: str, overrides: list[str] | None, workspace: Path | None
-) -> "TrackingConfig":
-    """Return the resolved settings of the registry that models:/ means."""
-    settings = read_recipe(recipe, overrides)
+def tracking_of(settings: "Recipe", recipe: str, workspace: Path | None) -> "TrackingConfig":
+    """Return the settings of the registry that models:/ means, its place filled in."""
     return settings.tracking.resolve(workspace_of(recipe, workspace).tracking)
 
 

@@ -13,6 +13,7 @@ from i2l_model.encoder import EncoderConfig
 from i2l_model.errors import InputError
 from i2l_model.lora.files import load_lora
 from i2l_model.lora.injection import inject_lora
+from i2l_model.lora.pipelines import adapted_modules
 from i2l_model.predictor import LoraPredictor, PredictorConfig
 from jobs.evaluation import workers
 from jobs.evaluation.config import EvaluationConfig, GateConfig
@@ -202,8 +203,8 @@ def test_registered_sample_lora_loads_in_plain_diffusers_and_draws_what_injectio
     with inject_lora(pipeline.transformer, factors):
         injected = draw_one(pipeline)
     pipeline.load_lora_weights(str(file.parent), weight_name=file.name)
-    adapted = [m for m in pipeline.transformer.modules() if getattr(m, "lora_A", None)]
-    assert len(adapted) == len(LoraPredictor.from_pretrained(models[1]).config.targets)
+    (adapted,) = adapted_modules(pipeline.transformer).values()
+    assert adapted == len(LoraPredictor.from_pretrained(models[1]).config.targets)
     torch.testing.assert_close(draw_one(pipeline), injected, atol=1e-4, rtol=0)
     assert (injected - bare).abs().max() > 1e-2
 

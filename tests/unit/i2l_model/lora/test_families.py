@@ -13,7 +13,7 @@ from i2l_model.backbones.hidream_o1 import HiDreamO1ForImageGeneration
 from i2l_model.backbones.tiny_hidream import build_tiny_hidream
 from i2l_model.errors import InputError
 from i2l_model.lora.factors import LoraFactors
-from i2l_model.lora.files import load_lora, portable_format, save_lora
+from i2l_model.lora.files import load_lora, lora_formats, save_lora
 from i2l_model.lora.pipelines import adapted_modules, load_into_pipeline
 from tests.tiny_backbones import build_tiny, random_factors
 
@@ -110,7 +110,7 @@ def test_comfyui_keys_are_the_published_modules(tmp_path: Path):
     assert all(re.fullmatch(block + module, key) for key in zimage)
 
     hidream = build_tiny("hidream-o1")
-    assert portable_format(lora_of(hidream)) == "comfyui"
+    assert lora_formats(lora_of(hidream).lora_A) == ("comfyui", "peft")
     tensors = load_file(save_lora(lora_of(hidream), tmp_path / "h.safetensors", "comfyui"))
     names = [target.name for target in hidream.lora_targets()]
     keys = {f"diffusion_model.{name}.lora_{side}.weight" for name in names for side in "AB"}
