@@ -108,7 +108,9 @@ def _hidream() -> nn.Module:
         "num_position_embeddings": 2304,
         "deepstack_visual_indexes": [8, 16, 24],
     }
-    return HiDreamO1Model(Qwen3VLConfig(text_config=text, vision_config=vision))
+    model = HiDreamO1Model(Qwen3VLConfig(text_config=text, vision_config=vision))
+    model.visual = None  # as in loading: it reads pictures, which drawing from text has none of
+    return model
 
 
 RELEASED: Mapping[str, Released] = {

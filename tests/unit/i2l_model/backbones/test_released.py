@@ -43,8 +43,12 @@ TABLES = {
     "flux.2-klein-base-4b": (flux2_table(5, 20, 3072), 1_505_280, 3_875_544_576),
     "flux.2-klein-9b": (flux2_table(8, 24, 4096), 2_719_744, 9_078_581_248),
     "flux.2-dev": (flux2_table(8, 48, 6144), 6_291_456, 32_223_281_152),
-    # language model and vision tower without the language head, and the three embedders
-    "hidream-o1": (hidream_table(), 2_727_936, 8_767_123_696 - 622_329_856 + 37_764_096),
+    # Qwen3-VL-8B without the language head and the vision tower, and the three embedders
+    "hidream-o1": (
+        hidream_table(),
+        2_727_936,
+        8_767_123_696 - 622_329_856 - 576_388_336 + 37_764_096,
+    ),
 }
 
 
