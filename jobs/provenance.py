@@ -29,9 +29,12 @@ _EXECUTION_SETTINGS = {
     "keep_last",
     "log_every",
     "max_failures",
+    "min_workers",
     "num_workers",
+    "storage_patience_s",
     "threads_per_worker",
     "workers",
+    "zero_stage",
 }
 
 

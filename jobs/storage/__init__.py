@@ -33,6 +33,7 @@ __all__ = [
     "open_write",
     "delete",
     "delete_unfinished",
+    "copy_file",
     "download_folder",
     "upload_folder",
 ]
@@ -131,6 +132,16 @@ def delete_unfinished(uri: str | Path) -> None:
         local.delete_unfinished(uri)
 
 
+def copy_file(source: str | Path, target: str | Path) -> None:
+    """Copy one file; it appears whole under ``target`` or not at all.
+
+    Raises:
+        InputError: If there is no such file, or ``target`` cannot be written.
+    """
+    with open_read(source) as stream, open_write(target) as sink:
+        shutil.copyfileobj(stream, sink, _COPY_BYTES)
+
+
 def download_folder(uri: str | Path, target: str | Path) -> Path:
     """Copy everything below ``uri`` into the local folder ``target`` and return it.
 
@@ -146,8 +157,7 @@ def download_folder(uri: str | Path, target: str | Path) -> Path:
         relative = name.removeprefix(root).removeprefix("/")
         if {"", ".", ".."} & set(relative.split("/")):
             raise InputError("uri", name, "is no file name below its folder", "rename the object")
-        with open_read(name) as source, open_write(target / relative) as sink:
-            shutil.copyfileobj(source, sink, _COPY_BYTES)
+        copy_file(name, target / relative)
     return target
 
 
@@ -160,5 +170,4 @@ def upload_folder(folder: str | Path, uri: str | Path) -> None:
     root = local_path(folder).absolute()
     for name in list_files(root):
         relative = Path(name).relative_to(root).as_posix()
-        with open_read(name) as source, open_write(join_uri(uri, relative)) as sink:
-            shutil.copyfileobj(source, sink, _COPY_BYTES)
+        copy_file(name, join_uri(uri, relative))

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 
 class WeightAverage:
@@ -17,20 +18,24 @@ class WeightAverage:
         engine: DeepSpeed engine; the trainable parameters of its module are averaged.
         decay: Weight of the old average in each update. It starts lower, so that the first
             steps' weights are soon forgotten.
+
+    Attributes:
+        parameters: The trainable parameters by name.
+        num_updates: Updates so far.
     """
 
     def __init__(self, engine: Any, decay: float) -> None:
         self.decay = decay
         self._engine = engine
         self.num_updates = 0
-        self._parameters = {
+        self.parameters: dict[str, Any] = {
             name: parameter
             for name, parameter in engine.module.named_parameters()
             if parameter.requires_grad
         }
         self._shadow = {
             name: _local(parameter).detach().float().clone()
-            for name, parameter in self._parameters.items()
+            for name, parameter in self.parameters.items()
         }
 
     @torch.no_grad()
@@ -39,13 +44,13 @@ class WeightAverage:
         self.num_updates += 1
         decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
         shadow = list(self._shadow.values())
-        current = [_local(parameter).detach().float() for parameter in self._parameters.values()]
+        current = [_local(parameter).detach().float() for parameter in self.parameters.values()]
         torch._foreach_lerp_(shadow, current, 1 - decay)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
         """Put the averages into the module for the block, then the trained values back."""
-        trained = {name: _local(p).detach().clone() for name, p in self._parameters.items()}
+        trained = {name: _local(p).detach().clone() for name, p in self.parameters.items()}
         self._write(self._shadow)
         try:
             yield
@@ -54,37 +59,54 @@ class WeightAverage:
 
     @torch.no_grad()
     def _write(self, values: Mapping[str, torch.Tensor]) -> None:
-        if self._sharded:  # parameters that are still gathered would hide the new shards
-            self._engine.empty_partition_cache()
-        for name, parameter in self._parameters.items():
+        _forget_gathered(self._engine, self.parameters)
+        for name, parameter in self.parameters.items():
             _local(parameter).copy_(values[name])
 
-    @property
-    def _sharded(self) -> bool:
-        return any(hasattr(parameter, "ds_tensor") for parameter in self._parameters.values())
+    def whole(self, name: str) -> torch.Tensor:
+        """Return the average of one parameter; all ranks call it together."""
+        parameter, shadow = self.parameters[name], self._shadow[name]
+        if not hasattr(parameter, "ds_tensor"):
+            return shadow
+        shards = [torch.empty_like(shadow) for _ in range(dist.get_world_size())]
+        dist.all_gather(shards, shadow)
+        return torch.cat(shards)[: parameter.ds_numel].view(parameter.ds_shape)
 
-    def state_dict(self) -> dict[str, torch.Tensor]:
-        """The averages by parameter name, this rank's part."""
-        return dict(self._shadow)
+    def whole_state(self) -> dict[str, torch.Tensor]:
+        """Return all averages by name on the CPU; all ranks call it together."""
+        return {name: self.whole(name).to("cpu", copy=True) for name in self.parameters}
 
-    def load_state_dict(self, state: Mapping[str, torch.Tensor], num_updates: int) -> None:
-        """Go on from saved averages."""
+    def load(self, state: Mapping[str, torch.Tensor], num_updates: int) -> None:
+        """Go on from averages that `whole_state` gave."""
         self.num_updates = num_updates
-        for name, value in self._shadow.items():
-            value.copy_(state[name])
+        for name, shadow in self._shadow.items():
+            shadow.copy_(local_part(self.parameters[name], state[name]))
 
-    def full_state(self) -> dict[str, torch.Tensor]:
-        """Whole averages by parameter name on the CPU, float32; all ranks call it together."""
-        if not self._sharded:
-            return {name: value.detach().cpu().clone() for name, value in self._shadow.items()}
-        import deepspeed
 
-        state: dict[str, torch.Tensor] = {}
-        with self.applied(), torch.no_grad():
-            for name, parameter in self._parameters.items():
-                with deepspeed.zero.GatheredParameters([parameter]):
-                    state[name] = parameter.detach().float().cpu().clone()
-        return state
+@torch.no_grad()
+def write_local(
+    engine: Any, parameters: Mapping[str, Any], values: Mapping[str, torch.Tensor]
+) -> None:
+    """Set parameters, sharded or not, to whole values."""
+    _forget_gathered(engine, parameters)
+    for name, parameter in parameters.items():
+        _local(parameter).copy_(local_part(parameter, values[name]))
+
+
+def local_part(parameter: Any, whole: torch.Tensor) -> torch.Tensor:
+    """This rank's part of a parameter's whole value: the zero-padded shard under ZeRO-3."""
+    if not hasattr(parameter, "ds_tensor"):
+        return whole
+    size = parameter.ds_tensor.numel()
+    first = dist.get_rank() * size
+    shard = whole.flatten()[first : first + size]
+    return torch.nn.functional.pad(shard, (0, size - len(shard)))
+
+
+def _forget_gathered(engine: Any, parameters: Mapping[str, Any]) -> None:
+    """Drop gathered copies of sharded parameters, which would hide new shards."""
+    if any(hasattr(parameter, "ds_tensor") for parameter in parameters.values()):
+        engine.empty_partition_cache()
 
 
 def _local(parameter: Any) -> torch.Tensor:

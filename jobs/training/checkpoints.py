@@ -1,32 +1,40 @@
 """Whole checkpoints: every file is listed with its hash, and only complete ones are resumed.
 
-DeepSpeed's own files are pickles. They are read only from the run's storage and only after their
-hashes were checked.
+Every rank writes its share of the state and a manifest of its own files, the manifest last. A
+checkpoint is whole once the manifests of all its ranks are there and all hashes agree. The tensors
+are safetensors by parameter name, so that any number of workers reads them.
 """
 
 import json
 import logging
-import shutil
+import re
 import tempfile
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch.distributed as dist
+import ray.train
+import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import safe_open
 
 from i2l_model.errors import InputError
 from jobs import provenance, storage
 
 logger = logging.getLogger(__name__)
 
-MANIFEST = "manifest.json"
 STATE = "trainer_state.json"
-DEEPSPEED_FOLDER = "deepspeed"
-DEEPSPEED_TAG = "state"
+BEST = "best.safetensors"
+_MANIFEST = re.compile(r"manifest-(\d{5})-of-(\d{5})\.json")
 _PREFIX = "step-"
 _ATTEMPT = "attempt-"
 _RESUME = "resume"
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 1.0, 30.0
+
+Manifest = dict[str, dict[str, Any]]
+"""Files of a checkpoint by relative path, each with sha256 and size."""
 
 
 class TrainerState(BaseModel):
@@ -50,46 +58,114 @@ def checkpoint_name(step: int) -> str:
     return f"{_PREFIX}{step:08d}"
 
 
-def write_manifest(folder: Path) -> None:
-    """List all ranks' files of a checkpoint in rank 0's folder; all ranks call it together."""
-    own = {
-        path.relative_to(folder).as_posix(): {
-            "sha256": provenance.file_hash(str(path)),
-            "size": path.stat().st_size,
-        }
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
+def share_name(rank: int, world_size: int) -> str:
+    """File of one rank's share of the tensors."""
+    return f"state-{rank:05d}-of-{world_size:05d}.safetensors"
+
+
+def write_manifest(folder: Path, rank: int, world_size: int) -> None:
+    """List a rank's files of a checkpoint, which are all that the folder holds."""
+    files = {
+        path.name: {"sha256": provenance.file_hash(str(path)), "size": path.stat().st_size}
+        for path in sorted(folder.iterdir())
     }
-    gathered: list[dict[str, Any] | None] = [None] * dist.get_world_size()
-    dist.all_gather_object(gathered, own)
-    if dist.get_rank() == 0:
-        files: dict[str, Any] = {}
-        for part in gathered:
-            files |= part or {}
-        storage.write_bytes(folder / MANIFEST, json.dumps({"files": files}, indent=1).encode())
+    name = f"manifest-{rank:05d}-of-{world_size:05d}.json"
+    storage.write_bytes(folder / name, json.dumps({"files": files}, indent=1).encode())
 
 
-def read_manifest(uri: str) -> dict[str, dict[str, Any]] | None:
-    """Files of a checkpoint by relative path; None if the manifest is missing or damaged."""
+def upload(folder: Path, uri: str, patience_s: float, report: Callable[[str], None]) -> None:
+    """Copy a rank's files into a checkpoint, the manifest last; wait for storage that is away.
+
+    Args:
+        folder: The files.
+        uri: The checkpoint.
+        patience_s: How long to try again, in seconds.
+        report: Told once if the storage does not answer, and once it does again.
+
+    Raises:
+        StorageError: If the storage stays away.
+        OSError: Likewise, of a local folder.
+    """
+    deadline, wait_s, waited = time.monotonic() + patience_s, _FIRST_WAIT_S, False
+    names = sorted(
+        (path.name for path in folder.iterdir()),
+        key=lambda name: (_MANIFEST.fullmatch(name) is not None, name),
+    )
+    while names:
+        try:
+            target = storage.join_uri(uri, names[0])
+            storage.copy_file(folder / names[0], target)
+            names.pop(0)
+            wait_s = _FIRST_WAIT_S
+        except (storage.StorageError, OSError) as error:
+            if time.monotonic() + wait_s > deadline:
+                raise
+            if not waited:
+                report(f"{uri} cannot be written ({error}); trying again")
+            waited = True
+            time.sleep(wait_s)
+            wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
+    if waited:
+        report(f"{uri} is written")
+
+
+def whole_files(uri: str) -> Manifest | None:
+    """Files of a checkpoint, if those of all its ranks are there with the listed bytes."""
+    for manifest in _manifests(uri):
+        if STATE in manifest and all(_is_intact(uri, *item) for item in manifest.items()):
+            return manifest
+    return None
+
+
+def _manifests(uri: str) -> Iterator[Manifest]:
+    """The complete lists of files; of several if others of another number of ranks are left."""
+    found: dict[int, dict[int, str]] = {}
     try:
-        content = json.loads(storage.read_bytes(storage.join_uri(uri, MANIFEST)))
-        return {str(name): dict(entry) for name, entry in content["files"].items()}
-    except (InputError, ValueError, KeyError, TypeError, AttributeError):
-        return None
+        names = storage.list_files(uri)
+    except InputError:
+        return
+    for name in names:
+        if match := _MANIFEST.fullmatch(name.rpartition("/")[2]):
+            found.setdefault(int(match[2]), {})[int(match[1])] = name
+    for world_size, parts in found.items():
+        if len(parts) != world_size:
+            continue
+        try:
+            files: Manifest = {}
+            for part in parts.values():
+                content = json.loads(storage.read_bytes(part))
+                files |= {str(name): dict(entry) for name, entry in content["files"].items()}
+            yield files
+        except (InputError, ValueError, KeyError, TypeError, AttributeError):
+            continue
 
 
-def is_whole(uri: str) -> bool:
-    """Whether all files of a checkpoint are there with the listed bytes."""
-    files = read_manifest(uri)
-    if not files or STATE not in files:
-        return False
-    for name, entry in files.items():
-        file = storage.join_uri(uri, name)
-        if not storage.exists(file) or storage.file_size(file) != entry["size"]:
-            return False
-        if provenance.file_hash(file) != entry["sha256"]:
-            return False
-    return True
+def _is_intact(uri: str, name: str, entry: dict[str, Any]) -> bool:
+    file = storage.join_uri(uri, name)
+    return (
+        storage.exists(file)
+        and storage.file_size(file) == entry.get("size")
+        and provenance.file_hash(file) == entry.get("sha256")
+    )
+
+
+@contextmanager
+def local_copy(uri: str) -> Iterator[Path]:
+    """Give the files of a checkpoint as a local folder, which may be the checkpoint itself."""
+    if not storage.is_s3(uri):
+        yield storage.local_path(uri)
+        return
+    with tempfile.TemporaryDirectory(prefix="i2l-checkpoint-") as scratch:
+        yield storage.download_folder(uri, scratch)
+
+
+def newest_whole(run_uri: str) -> str | None:
+    """Return the newest checkpoint below a folder that is whole, or None; say what is left out."""
+    for uri in list_checkpoints(run_uri):
+        if whole_files(uri) is not None:
+            return uri
+        logger.warning("checkpoint %s is not whole and is left out", uri)
+    return None
 
 
 def list_checkpoints(run_uri: str) -> list[str]:
@@ -107,40 +183,28 @@ def list_checkpoints(run_uri: str) -> list[str]:
     return [storage.join_uri(root, *above, name) for name, *above in sorted(found, reverse=True)]
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """One start of a run.
-
-    Attributes:
-        uri: Folder that only this start writes to.
-        resume_uri: Whole checkpoint to go on from, inside ``uri``; None for a fresh start.
-    """
-
-    uri: str
-    resume_uri: str | None
-
-
-def start_attempt(run_uri: str) -> Attempt:
+def start_attempt(run_uri: str) -> str:
     """Open a new folder for a run, with a copy of the newest whole checkpoint of earlier starts.
 
     When a driver is killed, Ray processes of its start may write and delete checkpoints for some
     more seconds. Nothing they do reaches the new folder, and the copy is checked after it was made.
     Earlier folders are deleted once the copy is whole.
+
+    Returns:
+        The folder, which only this start writes to.
     """
     run_uri = storage.absolute_uri(run_uri)
     earlier = _attempts(run_uri)
     number = 1 + max((int(name.removeprefix(_ATTEMPT)) for name in earlier), default=0)
     attempt_uri = storage.join_uri(run_uri, f"{_ATTEMPT}{number:04d}")
-    resume_uri = None
     for uri in list_checkpoints(run_uri):
         copy = storage.join_uri(attempt_uri, _RESUME, uri.rpartition("/")[2])
         if _copied_whole(uri, copy):
-            resume_uri = copy
             break
         logger.warning("checkpoint %s is not whole and is left out", uri)
     for name in earlier:
         _delete_quietly(storage.join_uri(run_uri, name))
-    return Attempt(attempt_uri, resume_uri)
+    return attempt_uri
 
 
 def _attempts(run_uri: str) -> list[str]:
@@ -155,7 +219,7 @@ def _copied_whole(uri: str, copy: str) -> bool:
     try:
         with tempfile.TemporaryDirectory() as scratch:
             storage.upload_folder(storage.download_folder(uri, scratch), copy)
-        whole = is_whole(copy)
+        whole = whole_files(copy) is not None
     except (InputError, OSError):
         whole = False
     if not whole:
@@ -189,11 +253,41 @@ def write_state(folder: Path, state: TrainerState) -> None:
     storage.write_bytes(folder / STATE, state.model_dump_json(indent=1).encode())
 
 
-def scratch_folder() -> Path:
-    """A new temporary folder, which outlives the call; Ray Train deletes it after the upload."""
-    return Path(tempfile.mkdtemp(prefix="i2l-checkpoint-"))
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """Give a temporary folder for the files of a checkpoint."""
+    with tempfile.TemporaryDirectory(prefix="i2l-checkpoint-") as folder:
+        yield Path(folder)
 
 
-def remove_folder(folder: Path) -> None:
-    """Delete a scratch folder."""
-    shutil.rmtree(folder, ignore_errors=True)
+def tensor_reader(folder: Path) -> Callable[[str], torch.Tensor]:
+    """Return a function that reads one tensor of a local checkpoint by its name.
+
+    Raises:
+        InputError: If a file is damaged, or the returned function finds no such tensor.
+    """
+    manifest = whole_files(str(folder))
+    if manifest is None:
+        fix = "delete it to resume from the one before"
+        raise InputError("checkpoint", folder, "is damaged", fix)
+    files: dict[str, Any] = {}
+    for name in manifest:
+        if name.startswith("state-"):
+            share: Any = safe_open(str(folder / name), framework="pt")
+            files |= dict.fromkeys(share.keys(), share)
+
+    def read(name: str) -> torch.Tensor:
+        if name not in files:
+            fix = "start again with another output"
+            raise InputError("checkpoint", folder, f"holds no '{name}'", fix)
+        tensor: torch.Tensor = files[name].get_tensor(name)
+        return tensor
+
+    return read
+
+
+def ray_checkpoint(uri: str) -> ray.train.Checkpoint:
+    """Return what Ray Train knows a checkpoint by, of the filesystem that its run is on."""
+    filesystem = ray.train.get_context().get_storage().storage_filesystem
+    path = uri.removeprefix("s3://") if storage.is_s3(uri) else str(storage.local_path(uri))
+    return ray.train.Checkpoint(path, filesystem)

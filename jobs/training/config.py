@@ -147,12 +147,21 @@ class TrainingConfig(BaseModel):
         default="auto", description="cuda takes one GPU a worker; auto where Ray has enough."
     )
     num_workers: int = Field(default=2, ge=1, description="Training processes, one a GPU.")
+    min_workers: int | None = Field(
+        default=None,
+        ge=1,
+        description="Go on with as few processes after nodes were lost, and with up to num_workers"
+        " once there are nodes again; none waits for num_workers.",
+    )
     threads_per_worker: int = Field(default=1, ge=1, description="CPU threads of one worker.")
     cpus_per_worker: float = Field(
         default=1.0, gt=0, description="CPUs that Ray reserves for one worker."
     )
     max_failures: int = Field(
         default=0, ge=0, description="Restarts from the last checkpoint after a worker died."
+    )
+    storage_patience_s: float = Field(
+        default=900, ge=0, description="How long an upload waits for storage that does not answer."
     )
     cache_latents: bool = Field(
         default=True,
@@ -194,10 +203,15 @@ class TrainingConfig(BaseModel):
                 f" ({self.predictor.max_refs}); raise the latter"
             )
         parts = self.num_workers * self.gradient_accumulation_steps
-        if self.styles_per_step % parts:
+        if self.styles_per_step < parts:
             raise ValueError(
-                f"styles_per_step ({self.styles_per_step}) must be a multiple of num_workers ×"
-                f" gradient_accumulation_steps ({parts}); change it"
+                f"styles_per_step ({self.styles_per_step}) must be >= num_workers ×"
+                f" gradient_accumulation_steps ({parts}); raise it"
+            )
+        if self.min_workers is not None and self.min_workers > self.num_workers:
+            raise ValueError(
+                f"min_workers ({self.min_workers}) must be <= num_workers ({self.num_workers});"
+                " lower it"
             )
         if not all(0 < sigma <= 1 for sigma in self.validation_sigmas):
             raise ValueError(
@@ -206,9 +220,34 @@ class TrainingConfig(BaseModel):
         return self
 
     @property
+    def worker_range(self) -> int | tuple[int, int]:
+        """Number of workers, or the least and the most of them."""
+        return (
+            self.num_workers if self.min_workers is None else (self.min_workers, self.num_workers)
+        )
+
+    def slots(self, part: int, world_size: int) -> range:
+        """Styles of one forward pass, as positions in the step.
+
+        Args:
+            part: Which of the ``world_size * gradient_accumulation_steps`` passes of the step; they
+                differ by at most one style.
+            world_size: Number of workers.
+        """
+        parts = world_size * self.gradient_accumulation_steps
+        first, last = (self.styles_per_step * i // parts for i in (part, part + 1))
+        return range(first, last)
+
+    @property
     def micro_styles(self) -> int:
-        """Styles of one forward pass of one worker."""
-        return self.styles_per_step // (self.num_workers * self.gradient_accumulation_steps)
+        """Most styles of one forward pass of one worker, where all are there."""
+        parts = self.num_workers * self.gradient_accumulation_steps
+        return -(-self.styles_per_step // parts)
+
+    def weight(self, slots: range, world_size: int) -> float:
+        """Factor on the mean loss of a pass that gives each style of the step the same weight."""
+        parts = world_size * self.gradient_accumulation_steps
+        return len(slots) * parts / self.styles_per_step
 
     def learning_rate_at(self, step: int) -> float:
         """Learning rate of ``step``, counted from 0: linear warm-up, then a cosine."""

@@ -11,10 +11,9 @@ _NEVER = 1_000_000_000  # steps between DeepSpeed's own log lines
 
 
 def deepspeed_config(config: TrainingConfig, device: str) -> dict[str, Any]:
-    """DeepSpeed's dictionary; batch sizes count styles, each of which is one predicted LoRA."""
+    """DeepSpeed's dictionary."""
     return {
-        "train_batch_size": config.styles_per_step,
-        "train_micro_batch_size_per_gpu": config.micro_styles,
+        "train_micro_batch_size_per_gpu": 1,  # read by DeepSpeed's own speed figures alone
         "gradient_accumulation_steps": config.gradient_accumulation_steps,
         "gradient_clipping": config.grad_clip,
         "steps_per_print": _NEVER,

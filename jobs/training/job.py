@@ -29,7 +29,9 @@ class TrainingJob(BaseModel):
     tracking: TrackingConfig
     device: str = Field(description="cpu or cuda.")
     init_uri: str | None = Field(description="Folder of the predictor to start from.")
-    resume_uri: str | None = Field(description="Newest whole checkpoint of this run.")
+    attempt_uri: str = Field(
+        description="Where this start keeps its checkpoints, and a copy of the one to go on from."
+    )
     origin: dict[str, Any] = Field(description="Provenance stored with the predictor.")
 
     @property

@@ -41,10 +41,10 @@ def choose_device(config: TrainingConfig) -> str:
     return device
 
 
-def fit_workers(job: TrainingJob, attempt_uri: str) -> None:
-    """Run the workers to the end, checkpoints under ``attempt_uri``; their own errors come out."""
+def fit_workers(job: TrainingJob) -> None:
+    """Run the workers to the end, their own errors come out."""
     config = job.config
-    storage_path, _, name = attempt_uri.rpartition("/")
+    storage_path, _, name = job.attempt_uri.rpartition("/")
     environment = {"OMP_NUM_THREADS": str(config.threads_per_worker)}
     if job.device == "cpu":
         environment["DS_ACCELERATOR"] = "cpu"
@@ -55,7 +55,7 @@ def fit_workers(job: TrainingJob, attempt_uri: str) -> None:
             backend="gloo" if job.device == "cpu" else "nccl", timeout_s=_TIMEOUT_S
         ),
         scaling_config=ray.train.ScalingConfig(
-            num_workers=config.num_workers,
+            num_workers=config.worker_range,  # type: ignore[arg-type]  # typed as the class of V1
             use_gpu=job.device == "cuda",
             resources_per_worker={"CPU": config.cpus_per_worker},
         ),

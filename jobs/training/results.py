@@ -9,7 +9,7 @@ import torch
 
 from i2l_model.predictor import LoraPredictor
 from jobs import provenance, storage
-from jobs.training.checkpoints import TrainerState, remove_folder, scratch_folder
+from jobs.training.checkpoints import TrainerState, scratch_folder
 from jobs.training.job import HISTORY_FILE, TrainingJob
 
 _PREFIX = "predictor."  # the predictor is a submodule of what DeepSpeed trains
@@ -38,8 +38,6 @@ def publish_results(
     weights: Mapping[str, torch.Tensor],
 ) -> None:
     """Write ``training.json`` and ``predictor/`` of a finished training."""
-    folder = scratch_folder()
-    export_predictor(template, weights, folder)
     best = {
         "step": state.best_step or state.step,
         "metrics": state.best_metrics or _last_metrics(state),
@@ -59,9 +57,11 @@ def publish_results(
         storage.join_uri(job.output_uri, HISTORY_FILE),
         (json.dumps(history, indent=1) + "\n").encode(),
     )
-    digest = provenance.file_hash(str(folder / "model.safetensors"))
-    publish_predictor(folder, job.predictor_uri, {**job.origin, **best, "predictor_sha256": digest})
-    remove_folder(folder)
+    with scratch_folder() as folder:
+        export_predictor(template, weights, folder)
+        digest = provenance.file_hash(str(folder / "model.safetensors"))
+        origin = {**job.origin, **best, "predictor_sha256": digest}
+        publish_predictor(folder, job.predictor_uri, origin)
 
 
 def _last_metrics(state: TrainerState) -> dict[str, float]:

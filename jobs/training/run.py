@@ -89,7 +89,7 @@ def run_training(
         logger.info("%s holds this training already", output_uri)
         return finished
 
-    attempt = checkpoints.start_attempt(
+    attempt_uri = checkpoints.start_attempt(
         storage.join_uri(output_uri, CHECKPOINTS_FOLDER, origin["key"][:_KEY_LENGTH])
     )
     with _tracked_run(tracking, config, output_uri, origin) as tracker:
@@ -101,11 +101,11 @@ def run_training(
             tracking=tracking,
             device=choose_device(config),
             init_uri=init_uri,
-            resume_uri=attempt.resume_uri,
+            attempt_uri=attempt_uri,
             origin={**origin, "run_id": tracker.run_id},
         )
         with ProgressFollower(output_uri, progress or NullProgress()):
-            fit_workers(job, attempt.uri)
+            fit_workers(job)
         result = _finished(output_uri, job.key)
         assert result is not None, "the workers finished without a predictor"
         _log_result(tracker, job, result)

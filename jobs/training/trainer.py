@@ -5,16 +5,15 @@
 import math
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import ray.train
 import torch
 import torch.distributed as dist
 
-from i2l_model.errors import InputError
 from i2l_model.predictor import LoraPredictor
 from i2l_model.weights import read_weights, write_weights
+from jobs import storage
 from jobs.training import checkpoints
 from jobs.training.averaging import WeightAverage
 from jobs.training.config import HIGH_SIGMA
@@ -24,8 +23,9 @@ from jobs.training.grid import validation_grid
 from jobs.training.job import TrainingJob
 from jobs.training.objective import StyleObjective, Supervision
 from jobs.training.recorder import Recorder
-from jobs.training.results import export_predictor, publish_results
+from jobs.training.results import publish_results
 from jobs.training.sampling import StyleSampler, draw_noise
+from jobs.training.trained_state import gather_state, scatter_state
 from jobs.training.validation import Validator, gather_references
 
 
@@ -91,9 +91,10 @@ class Trainer:
         """One optimizer step; its micro batches are slots of the same global batch."""
         config = self.job.config
         set_learning_rate(self.engine, config.learning_rate_at(step))
+        world_size = dist.get_world_size()
         for micro in range(config.gradient_accumulation_steps):
-            first = (micro * config.num_workers + self.rank) * config.micro_styles
-            self._micro_step(step, range(first, first + config.micro_styles))
+            part = micro * world_size + self.rank
+            self._micro_step(step, config.slots(part, world_size))
         self.average.update()
         self.sums.num_steps += 1
         self.state.step = step + 1
@@ -110,7 +111,8 @@ class Trainer:
         )
         references = gather_references(self.sampler.store, batch.refs_NF)
         loss_B = self.engine(references, supervision)
-        loss = loss_B.mean()
+        # Parts may differ by a style: every style weighs the same in the mean over all parts.
+        loss = loss_B.mean() * self.job.config.weight(slots, dist.get_world_size())
         self._count(loss_B.detach().cpu(), noise.sigmas_B, step)
         self.engine.backward(loss)
         self._check_norm(optimizer_step(self.engine), step)
@@ -184,77 +186,71 @@ class Trainer:
         if metrics.get("val/loss_right", -math.inf) < best:
             self.state.best_step = step
             self.state.best_metrics = metrics
-            self.best = self.average.full_state()
+            self.best = self.average.whole_state()
         dist.barrier()
         self.sums.started = time.monotonic()
 
     # Checkpoints
 
     def checkpoint(self, step: int) -> None:
-        """Save a checkpoint together: every rank its part, rank 0 what all share."""
-        folder = checkpoints.scratch_folder()
-        (folder / checkpoints.DEEPSPEED_FOLDER / checkpoints.DEEPSPEED_TAG).mkdir(parents=True)
-        self.engine.save_checkpoint(
-            str(folder / checkpoints.DEEPSPEED_FOLDER),
-            tag=checkpoints.DEEPSPEED_TAG,
-            exclude_frozen_parameters=True,
-        )
-        averages = self.average.full_state()
+        """Take a checkpoint together; it is written and uploaded while the training goes on."""
         self.state.num_averaged = self.average.num_updates
-        if self.rank == 0 or self.job.config.zero_stage == 3:
-            write_weights(self.average.state_dict(), folder / self._average_file)
-        if self.rank == 0:
-            if self.best:
-                write_weights(self.best, folder / "best.safetensors")
-            assert self.template is not None, "rank 0 holds the template"
-            export_predictor(self.template, averages, folder / "predictor")
-            checkpoints.write_state(folder, self.state)
-        checkpoints.write_manifest(folder)
-        dist.barrier()
+        share = gather_state(self.engine, self.average)
+        state = self.state.model_copy(deep=True) if self.rank == 0 else None
+        best = self.best  # replaced, never changed
+        rank, world_size = self.rank, dist.get_world_size()
+        uri = storage.join_uri(self.job.attempt_uri, checkpoints.checkpoint_name(step))
+
+        def upload(pointer: ray.train.Checkpoint, _: str) -> ray.train.Checkpoint:
+            with checkpoints.scratch_folder() as folder:
+                write_weights(share, folder / checkpoints.share_name(rank, world_size))
+                if state is not None:
+                    checkpoints.write_state(folder, state)
+                    if best:
+                        write_weights(best, folder / checkpoints.BEST)
+                checkpoints.write_manifest(folder, rank, world_size)
+                patience_s = self.job.config.storage_patience_s
+                checkpoints.upload(folder, uri, patience_s, self.recorder.message)
+            return pointer
+
         ray.train.report(
             {"step": step, **self.state.best_metrics},
-            checkpoint=ray.train.Checkpoint.from_directory(str(folder)),
+            checkpoint=checkpoints.ray_checkpoint(uri),
             checkpoint_dir_name=checkpoints.checkpoint_name(step),
+            checkpoint_upload_mode=ray.train.CheckpointUploadMode.ASYNC,
+            checkpoint_upload_fn=upload,
+            delete_local_checkpoint_after_upload=False,
         )
-        checkpoints.remove_folder(folder)
         self.sums.started = time.monotonic()
 
-    @property
-    def _average_file(self) -> str:
-        return f"average-{self.rank if self.job.config.zero_stage == 3 else 0}.safetensors"
+    def restore(self) -> None:
+        """Go on from the newest whole checkpoint of this attempt, if there is one.
 
-    def restore(self, checkpoint: ray.train.Checkpoint) -> None:
-        """Go on from a checkpoint.
+        Any number of workers and ZeRO stage may have written it.
 
         Raises:
-            InputError: If it is damaged or was saved by another number of workers.
+            InputError: If it cannot be read.
         """
-        with checkpoint.as_directory() as name:
-            folder = Path(name)
-            if not checkpoints.is_whole(str(folder)):
-                fix = "delete it to resume from the one before"
-                raise InputError("checkpoint", checkpoint.path, "is damaged", fix)
+        choice = [checkpoints.newest_whole(self.job.attempt_uri) if self.rank == 0 else None]
+        dist.broadcast_object_list(choice)
+        if choice[0] is None:
+            return
+        with checkpoints.local_copy(choice[0]) as folder:
             state = checkpoints.read_state(folder)
-            if state.world_size != dist.get_world_size():
-                fix = f"set training.num_workers to {state.world_size}, or use another output"
-                problem = f"was saved by {state.world_size} workers"
-                raise InputError("checkpoint", checkpoint.path, problem, fix)
-            self.engine.load_checkpoint(
-                str(folder / checkpoints.DEEPSPEED_FOLDER),
-                tag=checkpoints.DEEPSPEED_TAG,
-                load_module_strict=False,
-                load_lr_scheduler_states=False,
+            scatter_state(
+                self.engine,
+                self.average,
+                checkpoints.tensor_reader(folder),
+                state.num_averaged,
             )
-            averages, _ = read_weights(folder / self._average_file, field="checkpoint")
-            self.average.load_state_dict(averages, state.num_averaged)
-            if (folder / "best.safetensors").is_file():
-                self.best, _ = read_weights(folder / "best.safetensors", field="checkpoint")
+            if (folder / checkpoints.BEST).is_file():
+                self.best, _ = read_weights(folder / checkpoints.BEST, field="checkpoint")
         state.resumed_at.append(state.step)
         self.state = state
-        self.recorder.message(f"resumed at step {state.step}")
+        self.recorder.message(f"resumed at step {state.step} with {dist.get_world_size()} workers")
 
     def finish(self) -> None:
         """Publish the best predictor, or the last one where nothing was validated."""
-        weights = self.best or self.average.full_state()
+        weights = self.best or self.average.whole_state()
         if self.template is not None:
             publish_results(self.job, self.state, self.template, weights)

@@ -5,7 +5,6 @@ import re
 import tempfile
 from typing import Any
 
-import ray.train
 import torch
 import torch.distributed as dist
 
@@ -39,11 +38,7 @@ def train_worker(settings: dict[str, Any]) -> None:
     config = job.config
     torch.set_num_threads(config.threads_per_worker)
     trainer = build_trainer(job, Recorder(job, dist.get_rank()))
-    checkpoint = ray.train.get_checkpoint()
-    if checkpoint is None and job.resume_uri is not None:
-        checkpoint = ray.train.Checkpoint(job.resume_uri)
-    if checkpoint is not None:
-        trainer.restore(checkpoint)
+    trainer.restore()
 
     for step in range(trainer.state.step, config.steps):
         trainer.train_step(step)

@@ -234,7 +234,7 @@ def kill_after_first_checkpoint(world: World, output: Path) -> str:
         )
     deadline = time.monotonic() + 540
     try:
-        while not list(output.glob("checkpoints/*/*/checkpoint_manager_snapshot.json")):
+        while not list(output.glob("checkpoints/*/*/step-*/manifest-00001-of-*")):
             assert driver.poll() is None, (world.folder / "driver.log").read_text()
             assert time.monotonic() < deadline, (world.folder / "driver.log").read_text()
             time.sleep(0.05)

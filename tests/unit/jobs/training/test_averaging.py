@@ -20,7 +20,7 @@ def test_the_average_follows_with_a_decay_that_grows_to_its_limit() -> None:
         average.update()
         decay = min(0.5, (1 + step) / (10 + step))
         expected = decay * expected + (1 - decay) * step
-        torch.testing.assert_close(average.state_dict()["weight"].item(), expected)
+        torch.testing.assert_close(average.whole("weight").item(), expected)
 
 
 def test_the_trained_weights_come_back_after_the_block() -> None:
@@ -34,7 +34,7 @@ def test_the_trained_weights_come_back_after_the_block() -> None:
 def test_frozen_parameters_are_not_averaged() -> None:
     module = nn.Sequential(nn.Linear(1, 1), nn.Linear(1, 1).requires_grad_(False))
     average = WeightAverage(SimpleNamespace(module=module), 0.9)
-    assert set(average.state_dict()) == {"0.weight", "0.bias"}
+    assert set(average.whole_state()) == {"0.weight", "0.bias"}
 
 
 def test_a_restored_average_goes_on_as_the_old_one() -> None:
@@ -43,14 +43,12 @@ def test_a_restored_average_goes_on_as_the_old_one() -> None:
     for step in range(5):
         nn.init.constant_(module.weight, float(step))
         average.update()
-    other.load_state_dict(
-        {k: v.clone() for k, v in average.state_dict().items()}, average.num_updates
-    )
+    other.load(average.whole_state(), average.num_updates)
     nn.init.constant_(module.weight, 7.0)
     nn.init.constant_(other_module.weight, 7.0)
     average.update()
     other.update()
-    assert torch.equal(average.state_dict()["weight"], other.state_dict()["weight"])
+    assert torch.equal(average.whole("weight"), other.whole("weight"))
 
 
 def test_bfloat16_weights_are_averaged_in_float32() -> None:
@@ -60,6 +58,6 @@ def test_bfloat16_weights_are_averaged_in_float32() -> None:
     nn.init.constant_(module.weight, 1.0078125)
     average.num_updates = 10_000
     average.update()
-    value = average.state_dict()["weight"]
+    value = average.whole("weight")
     assert value.dtype == torch.float32
     assert 1.0 < value.item() < 1.0001

@@ -5,31 +5,37 @@ import pytest
 
 from i2l_model.errors import InputError
 from jobs.training import checkpoints
-from jobs.training.checkpoints import TrainerState, is_whole
-
-pytestmark = pytest.mark.usefixtures("process_group")
+from jobs.training.checkpoints import TrainerState, share_name, whole_files
 
 
-def save(experiment: Path, step: int) -> Path:
+def save(experiment: Path, step: int, ranks: int = 2) -> Path:
     folder = experiment / checkpoints.checkpoint_name(step)
-    (folder / "deepspeed").mkdir(parents=True)
-    (folder / "deepspeed" / "weights.pt").write_bytes(b"w" * 100)
-    state = TrainerState(step=step, world_size=1, zero_stage=2)
-    checkpoints.write_state(folder, state)
-    checkpoints.write_manifest(folder)
+    for rank in range(ranks):
+        with checkpoints.scratch_folder() as scratch:
+            (scratch / share_name(rank, ranks)).write_bytes(b"w" * 100)
+            if rank == 0:
+                state = TrainerState(step=step, world_size=ranks, zero_stage=2)
+                checkpoints.write_state(scratch, state)
+            checkpoints.write_manifest(scratch, rank, ranks)
+            checkpoints.upload(scratch, str(folder), 0, print)
     return folder
 
 
 def test_a_saved_checkpoint_is_whole_and_reads_back(tmp_path: Path) -> None:
     folder = save(tmp_path, 10)
-    assert is_whole(str(folder))
+    files = whole_files(str(folder))
+    assert files is not None
+    assert set(files) == {checkpoints.STATE, share_name(0, 2), share_name(1, 2)}
     assert checkpoints.read_state(folder).step == 10
 
 
-@pytest.mark.parametrize("damage", ["missing", "cut", "changed", "no manifest", "torn manifest"])
+@pytest.mark.parametrize(
+    "damage", ["missing", "cut", "changed", "no manifest", "a rank is missing", "torn manifest"]
+)
 def test_damage_is_noticed(tmp_path: Path, damage: str) -> None:
     folder = save(tmp_path, 10)
-    file = folder / "deepspeed" / "weights.pt"
+    file = folder / share_name(1, 2)
+    manifests = sorted(folder.glob("manifest-*"))
     if damage == "missing":
         file.unlink()
     elif damage == "cut":
@@ -37,54 +43,114 @@ def test_damage_is_noticed(tmp_path: Path, damage: str) -> None:
     elif damage == "changed":
         file.write_bytes(b"w" * 99 + b"x")
     elif damage == "no manifest":
-        (folder / checkpoints.MANIFEST).unlink()
+        for manifest in manifests:
+            manifest.unlink()
+    elif damage == "a rank is missing":
+        manifests[1].unlink()
     else:
-        (folder / checkpoints.MANIFEST).write_text('{"files": {"a"')
-    assert not is_whole(str(folder))
+        manifests[1].write_text('{"files": {"a"')
+    assert whole_files(str(folder)) is None
+
+
+def resumed_step(attempt_uri: str) -> int:
+    uri = checkpoints.newest_whole(attempt_uri)
+    assert uri is not None
+    assert uri.startswith(attempt_uri)
+    return checkpoints.read_state(Path(uri)).step
 
 
 def test_a_new_start_gets_a_copy_of_the_newest_whole_checkpoint(tmp_path: Path) -> None:
     first = checkpoints.start_attempt(str(tmp_path / "run"))
-    assert first.resume_uri is None
-    save(Path(first.uri), 5)
-    newest = save(Path(first.uri), 10)
-    expected = (newest / "deepspeed" / "weights.pt").read_bytes()
+    assert checkpoints.newest_whole(first) is None
+    save(Path(first), 5)
+    save(Path(first), 10)
     second = checkpoints.start_attempt(str(tmp_path / "run"))
-    assert second.uri != first.uri
-    assert second.resume_uri is not None
-    assert second.resume_uri.startswith(second.uri)
-    assert checkpoints.read_state(Path(second.resume_uri)).step == 10
-    assert (Path(second.resume_uri) / "deepspeed" / "weights.pt").read_bytes() == expected
-    assert not Path(first.uri).exists()
+    assert second != first
+    assert resumed_step(second) == 10
+    assert not Path(first).exists()
 
 
-def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_passed_over_and_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     first = checkpoints.start_attempt(str(tmp_path / "run"))
-    save(Path(first.uri), 5)
-    (save(Path(first.uri), 10) / "deepspeed" / "weights.pt").unlink()
+    save(Path(first), 5)
+    damaged = save(Path(first), 10)
+    share = damaged / share_name(0, 2)
+    share.write_bytes(bytes([share.read_bytes()[0] ^ 1]) + share.read_bytes()[1:])
+    assert resumed_step(first) == 5
+    assert f"{damaged} is not whole" in caplog.text
     second = checkpoints.start_attempt(str(tmp_path / "run"))
-    assert second.resume_uri is not None
-    assert checkpoints.read_state(Path(second.resume_uri)).step == 5
-    assert checkpoints.list_checkpoints(str(tmp_path / "run")) == [second.resume_uri]
+    assert resumed_step(second) == 5
+    assert len(checkpoints.list_checkpoints(str(tmp_path / "run"))) == 1
+
+
+def test_a_checkpoint_written_again_by_fewer_ranks_is_whole(tmp_path: Path) -> None:
+    save(tmp_path, 10, ranks=2)
+    folder = save(tmp_path, 10, ranks=1)
+    files = whole_files(str(folder))
+    assert files is not None
+    assert set(files) == {checkpoints.STATE, share_name(0, 1)}
+
+
+def test_an_upload_waits_for_storage_that_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    waits: list[float] = []
+    failures = iter([True, True, False, False, False])
+
+    def copy(source: Path, target: str) -> None:
+        if next(failures):
+            raise checkpoints.storage.StorageError("no answer")
+        shutil.copyfile(source, target)
+
+    monkeypatch.setattr(checkpoints.storage, "copy_file", copy)
+    monkeypatch.setattr(checkpoints.time, "sleep", waits.append)
+    target = tmp_path / "step-00000001"
+    target.mkdir()
+    with checkpoints.scratch_folder() as scratch:
+        (scratch / share_name(0, 1)).write_bytes(b"w")
+        checkpoints.write_state(scratch, TrainerState(step=1, world_size=1, zero_stage=0))
+        checkpoints.write_manifest(scratch, 0, 1)
+        checkpoints.upload(scratch, str(target), 60, said.append)
+    assert whole_files(str(target)) is not None
+    assert waits == [1.0, 2.0]
+    assert len(said) == 2
+    assert "no answer" in said[0]
+    assert said[1].endswith("is written")
+
+
+def test_storage_that_stays_away_ends_the_upload_without_a_manifest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = checkpoints.storage.copy_file
+
+    def copy(source: Path, target: str) -> None:
+        if "manifest" in target:
+            raise checkpoints.storage.StorageError("no answer")
+        real(source, target)
+
+    monkeypatch.setattr(checkpoints.storage, "copy_file", copy)
+    with pytest.raises(checkpoints.storage.StorageError):
+        save(tmp_path, 10)
+    assert whole_files(str(tmp_path / checkpoints.checkpoint_name(10))) is None
 
 
 def test_a_start_killed_before_its_first_checkpoint_loses_nothing(tmp_path: Path) -> None:
     first = checkpoints.start_attempt(str(tmp_path / "run"))
-    save(Path(first.uri), 5)
+    save(Path(first), 5)
     checkpoints.start_attempt(str(tmp_path / "run"))
-    third = checkpoints.start_attempt(str(tmp_path / "run"))
-    assert third.resume_uri is not None
-    assert checkpoints.read_state(Path(third.resume_uri)).step == 5
+    assert resumed_step(checkpoints.start_attempt(str(tmp_path / "run"))) == 5
 
 
 def test_late_writes_of_a_killed_start_do_not_reach_the_new_one(tmp_path: Path) -> None:
     first = checkpoints.start_attempt(str(tmp_path / "run"))
-    save(Path(first.uri), 5)
+    save(Path(first), 5)
     second = checkpoints.start_attempt(str(tmp_path / "run"))
-    save(Path(first.uri), 6)
-    shutil.rmtree(Path(first.uri))
-    assert second.resume_uri is not None
-    assert is_whole(second.resume_uri)
+    save(Path(first), 6)
+    shutil.rmtree(Path(first))
+    assert resumed_step(second) == 5
 
 
 def test_a_state_of_another_version_is_an_input_error(tmp_path: Path) -> None:

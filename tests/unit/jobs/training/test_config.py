@@ -45,7 +45,8 @@ def test_a_sigma_band_that_falls_is_refused() -> None:
     [
         ({"min_refs": 3, "max_refs": 2}, r"min_refs \(3\) must be <= max_refs \(2\)"),
         ({"max_refs": 6}, r"max_refs \(6\) must be <= predictor.max_refs \(4\)"),
-        ({"styles_per_step": 5}, r"styles_per_step \(5\) must be a multiple"),
+        ({"styles_per_step": 1}, r"styles_per_step \(1\) must be >= num_workers"),
+        ({"min_workers": 3}, r"min_workers \(3\) must be <= num_workers \(2\)"),
         ({"validation_sigmas": (0.5, 1.5)}, "must lie in"),
         ({"predictor": {"dim": 30, "num_heads": 4}}, r"num_heads \(4\) must divide dim \(30\)"),
         ({"predictor": {"rank": 4, "queries_per_factor": 3}}, "must divide rank"),
@@ -56,8 +57,15 @@ def test_contradictions_are_named(changes: dict, message: str) -> None:
         TrainingConfig.model_validate(changes)
 
 
-def test_micro_styles_share_the_step_over_workers_and_accumulation() -> None:
-    config = TrainingConfig(styles_per_step=12, num_workers=2, gradient_accumulation_steps=3)
+@pytest.mark.parametrize("world_size", [1, 2, 3, 5])
+def test_passes_hold_every_style_of_a_step_once_and_weigh_them_alike(world_size: int) -> None:
+    config = TrainingConfig(styles_per_step=16, num_workers=5, gradient_accumulation_steps=3)
+    num_parts = 3 * world_size
+    parts = [config.slots(part, world_size) for part in range(num_parts)]
+    assert [slot for part in parts for slot in part] == list(range(16))
+    assert {len(part) for part in parts} <= {16 // num_parts, 16 // num_parts + 1}
+    shares = [config.weight(part, world_size) / len(part) for part in parts]
+    assert shares == pytest.approx([num_parts / 16] * num_parts)
     assert config.micro_styles == 2
 
 

@@ -1,7 +1,6 @@
 from torch import nn
 
-from jobs.training.config import TrainingConfig
-from jobs.training.deepspeed_config import deepspeed_config, parameter_groups
+from jobs.training.deepspeed_config import parameter_groups
 
 
 class Module(nn.Module):
@@ -10,14 +9,6 @@ class Module(nn.Module):
         self.queries = nn.Embedding(4, 2)
         self.linear = nn.Linear(2, 2)
         self.frozen = nn.Linear(2, 2).requires_grad_(False)
-
-
-def test_batch_sizes_multiply_up() -> None:
-    config = TrainingConfig(styles_per_step=24, num_workers=2, gradient_accumulation_steps=3)
-    settings = deepspeed_config(config, "cpu")
-    micro = settings["train_micro_batch_size_per_gpu"]
-    accumulation = settings["gradient_accumulation_steps"]
-    assert settings["train_batch_size"] == micro * accumulation * config.num_workers
 
 
 def test_only_matrices_are_decayed_and_frozen_weights_left_out() -> None:
