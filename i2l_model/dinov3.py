@@ -21,7 +21,10 @@ _SIZES = (
     "intermediate_size",
     "num_registers",
     "gated_mlp",
-    "qkv_bias",
+    "query_bias",
+    "key_bias",
+    "value_bias",
+    "hidden_act",
 )
 
 
@@ -40,7 +43,10 @@ class Dinov3Config(BaseModel):
     intermediate_size: int | None = Field(None, ge=1, description="Width of the MLPs.")
     num_registers: int | None = Field(None, ge=0, description="Register tokens.")
     gated_mlp: bool | None = Field(None, description="SwiGLU instead of a plain MLP.")
-    qkv_bias: bool | None = Field(None, description="Whether queries and values have biases.")
+    query_bias: bool | None = Field(None, description="Whether queries have a bias.")
+    key_bias: bool | None = Field(None, description="Whether keys have a bias.")
+    value_bias: bool | None = Field(None, description="Whether values have a bias.")
+    hidden_act: str | None = Field(None, description="Activation of the MLPs: gelu or silu.")
     trainable: bool = Field(
         False, description="Train the tower with the predictor; False freezes its weights."
     )
@@ -79,6 +85,7 @@ class Dinov3Encoder(VisionTower):
             vision: Any = DINOv3ViTModel(_vision_config(config, image_size))
         else:
             vision = load_tower(DINOv3ViTModel, config.path_or_id, "dinov3", "DINOv3")
+            vision.config.pos_embed_rescale = None  # of the pretraining: random positions
         patch = int(vision.config.patch_size)
         if image_size % patch:
             problem = f"does not divide the encoder's image size ({image_size})"
@@ -116,7 +123,10 @@ class Dinov3Encoder(VisionTower):
             intermediate_size=vision.intermediate_size,
             num_registers=vision.num_register_tokens,
             gated_mlp=vision.use_gated_mlp,
-            qkv_bias=vision.query_bias,
+            query_bias=vision.query_bias,
+            key_bias=vision.key_bias,
+            value_bias=vision.value_bias,
+            hidden_act=vision.hidden_act,
             trainable=self.config.trainable,
         )
 
@@ -131,6 +141,9 @@ def _vision_config(config: Dinov3Config, image_size: int) -> DINOv3ViTConfig:
         num_attention_heads=config.num_heads,
         num_register_tokens=config.num_registers,
         use_gated_mlp=config.gated_mlp,
-        query_bias=config.qkv_bias,
-        value_bias=config.qkv_bias,
+        query_bias=config.query_bias,
+        key_bias=config.key_bias,
+        value_bias=config.value_bias,
+        hidden_act=config.hidden_act,
+        pos_embed_rescale=None,  # of the pretraining: random positions
     )

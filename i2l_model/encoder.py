@@ -8,6 +8,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from transformers import SiglipVisionConfig, SiglipVisionModel
 
+from i2l_model.errors import InputError
 from i2l_model.tower import VisionTower, check_sizes_or_source, load_tower
 
 _TINY_SIZES = dict(image_size=64, patch_size=8, hidden_size=128, num_layers=4, num_heads=4)  # noqa: C408
@@ -75,6 +76,9 @@ class ReferenceEncoder(VisionTower):
             vision: Any = SiglipVisionModel(_vision_config(config, pooled))
         else:
             vision = load_tower(SiglipVisionModel, config.path_or_id, "encoder", "SigLIP")
+        if pooled and not vision.use_head:
+            problem = "has no head, whose pooled features version 1 reads"
+            raise InputError("encoder.path_or_id", config.path_or_id, problem, "give a whole tower")
         if vision.use_head and not pooled:  # its weights would get no gradient
             vision.use_head = False
             del vision.head

@@ -2,6 +2,7 @@
 
 # B images, N LoRAs, K = B / N images a LoRA, C channels, h w latent cells
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -15,6 +16,8 @@ from i2l_model.guidance import Guidance, check_guidance, negative_branch
 from i2l_model.images import to_images
 from i2l_model.lora.factors import LoraFactors
 from i2l_model.samplers import Sampler
+
+logger = logging.getLogger(__name__)
 
 _NEGATIVE_PROMPT = ""
 
@@ -96,6 +99,8 @@ def sample_latents(
     shape = backbone.latent_shape(height, width)
     _check(prompts, seeds, guidance_scale, batch_size)
     guided = guidance_scale != 1
+    if guided and backbone.distilled:
+        logger.warning("%s is distilled and meant to draw without guidance", backbone.name)
     branches = _branches(lora, negative_lora, guidance, guided, len(prompts))
     embeds = backbone.encode_prompts(prompts)
     negative_embeds = backbone.encode_prompts([_NEGATIVE_PROMPT] if guided else [])

@@ -30,7 +30,10 @@ DINOV3_7B = Dinov3Config(  # facebook/dinov3-vit7b16-pretrain-lvd1689m
     intermediate_size=8192,
     num_registers=4,
     gated_mlp=True,
-    qkv_bias=False,
+    query_bias=False,
+    key_bias=False,
+    value_bias=False,
+    hidden_act="silu",
 )
 _SIZES: Mapping[int, Mapping[str, int]] = {
     2: {

@@ -87,6 +87,7 @@ class UniPCSampler(Sampler):
 
     def __init__(self, scheduler: Any, num_inference_steps: int, device: torch.device) -> None:
         scheduler.set_timesteps(num_inference_steps, device=device)
+        scheduler.set_begin_index(0)  # not found by its timestep: of many steps, two are equal
         self._scheduler = scheduler
         # the model was trained on whole thousandths, as the scheduler's timesteps are
         self.sigmas = scheduler.timesteps.float() / scheduler.config.num_train_timesteps

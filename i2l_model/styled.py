@@ -8,6 +8,7 @@ since its forward is another.
 
 # B images of a branch, N LoRAs, K = B / N images a LoRA
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -49,6 +50,9 @@ def styled(
             do not go together.
     """
     transformer = pipeline.transformer
+    lora.check_finite("lora")
+    if not math.isfinite(strength):
+        raise InputError("strength", strength, "is not finite", "use a number such as 1")
     negative = negative_branch(lora, guidance, negative_lora)
     branches = {_POSITIVE: lora.scaled(strength), _NEGATIVE: negative.scaled(strength)}
     if isinstance(transformer, ZImageTransformer2DModel):
@@ -148,7 +152,8 @@ def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
 
 def _device(args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.device:
     """Where the transformer's inputs lie; offloaded weights may be elsewhere."""
-    first = args[0] if args else kwargs["hidden_states"]
-    tensor = first[0] if isinstance(first, list) else first
-    device: torch.device = tensor.device
+    first = args[0] if args else kwargs["hidden_states" if "hidden_states" in kwargs else "x"]
+    while isinstance(first, list):  # of samples, and in Z-Image Omni of each one's images
+        first = first[0]
+    device: torch.device = first.device
     return device

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from i2l_model.assets import asset_path, available_assets
@@ -88,14 +89,21 @@ def load_tower(model_class: Any, path_or_id: str, field: str, kind: str) -> Any:
         kind: Name of the family, for the message.
 
     Raises:
-        InputError: If there is no such tower.
+        InputError: If there is no such tower, or weights of it are missing or of other shapes.
     """
     source = str(asset_path(path_or_id)) if path_or_id in available_assets() else path_or_id
     try:
-        return model_class.from_pretrained(source, dtype=torch.float32, use_safetensors=True)
-    except (OSError, ValueError) as error:
+        vision, report = model_class.from_pretrained(
+            source, dtype=torch.float32, use_safetensors=True, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         known = "an asset name, a folder or a hub id"
         problem = f"is no loadable {kind} vision tower"
         if not Path(source).exists():
             problem = "does not exist here and does not load from the hub"
         raise InputError(f"{field}.path_or_id", path_or_id, problem, f"give {known}") from error
+    missing = sorted(map(str, report["missing_keys"]))
+    if missing:  # transformers would leave them random
+        problem = f"lacks {len(missing)} weights of a {kind} vision tower, {missing[0]} the first"
+        raise InputError(f"{field}.path_or_id", path_or_id, problem, "give a whole tower")
+    return vision

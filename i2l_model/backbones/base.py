@@ -39,6 +39,11 @@ class Backbone(ABC):
     image_size: int
 
     @property
+    def distilled(self) -> bool:
+        """Whether the model was made to draw in few steps without guidance."""
+        return False
+
+    @property
     def device(self) -> torch.device:
         """Device of the transformer."""
         return next(self.transformer.parameters()).device
@@ -52,9 +57,10 @@ class Backbone(ABC):
     def targets_of(cls, transformer: nn.Module) -> tuple[LoraTarget, ...]:
         """Return the layers of such a transformer that a LoRA updates; it may be on "meta"."""
         return tuple(
-            LoraTarget(name, module.in_features, module.out_features)
+            LoraTarget(name, linear.in_features, linear.out_features)
             for name, module in transformer.named_modules()
-            if isinstance(module, nn.Linear) and cls.target_pattern.fullmatch(name)
+            if cls.target_pattern.fullmatch(name)
+            and isinstance(linear := getattr(module, "base_layer", module), nn.Linear)
         )
 
     def lora_targets(self) -> tuple[LoraTarget, ...]:

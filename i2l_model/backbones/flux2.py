@@ -8,6 +8,7 @@ the project's. All slots of a prompt are attended, padding too, so every prompt 
 # B batch, C channels, H W pixels, h w latent cells, L image tokens, T text tokens, D text features
 
 import copy
+import logging
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -20,6 +21,8 @@ from diffusers.pipelines.flux2.pipeline_flux2 import compute_empirical_mu
 from i2l_model.backbones.base import Backbone, latent_cells
 from i2l_model.errors import InputError
 from i2l_model.lora.injection import checkpoint_with_lora
+
+logger = logging.getLogger(__name__)
 
 _MAX_PROMPT_TOKENS = 512  # what the released models were trained with
 _PATCH_SIZE = 2
@@ -61,11 +64,19 @@ class Flux2Backbone(Backbone):
             module.requires_grad_(False).eval()
 
     @property
+    def distilled(self) -> bool:
+        """Whether it is a klein that is no base model."""
+        return bool(self._pipeline.config.get("is_distilled", False))
+
+    @property
     def max_prompt_tokens(self) -> int:
         """Length T of every prompt in tokens, padding included; longer ones are cut."""
+        return min(_MAX_PROMPT_TOKENS, int(self._tokenizer.model_max_length))
+
+    @property
+    def _tokenizer(self) -> Any:
         tokenizer: Any = self._pipeline.tokenizer
-        tokenizer = getattr(tokenizer, "tokenizer", tokenizer)  # dev has a processor around it
-        return min(_MAX_PROMPT_TOKENS, int(tokenizer.model_max_length))
+        return getattr(tokenizer, "tokenizer", tokenizer)  # dev has a processor around it
 
     @property
     def text_layers(self) -> tuple[int, int, int]:
@@ -81,6 +92,7 @@ class Flux2Backbone(Backbone):
         embeds: dict[str, torch.Tensor] = {}
         for start in range(0, len(unique), _PROMPTS_PER_FORWARD):
             part = unique[start : start + _PROMPTS_PER_FORWARD]
+            self._warn_of_cuts(part)
             encoded, _ = self._pipeline.encode_prompt(
                 list(part),
                 device=self.text_encoder.device,
@@ -89,6 +101,12 @@ class Flux2Backbone(Backbone):
             )
             embeds.update(zip(part, encoded, strict=True))
         return [embeds[prompt] for prompt in prompts]
+
+    def _warn_of_cuts(self, prompts: Sequence[str]) -> None:
+        for prompt, ids in zip(prompts, self._tokenizer(list(prompts))["input_ids"], strict=True):
+            if len(ids) > self.max_prompt_tokens:
+                limit = self.max_prompt_tokens
+                logger.warning("prompt '%.40s...' is cut to %d tokens", prompt, limit)
 
     @torch.no_grad()
     def encode_images(self, images: torch.Tensor) -> torch.Tensor:

@@ -1,14 +1,18 @@
 """Loading a backbone by name, folder or hub id."""
 
 import json
-from collections.abc import Callable, Mapping
+import logging
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from diffusers import Flux2KleinPipeline, Flux2Pipeline, ZImagePipeline
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
+from safetensors import SafetensorError
 from transformers import AutoTokenizer
 
 from i2l_model.assets import asset_path, available_assets
@@ -21,6 +25,8 @@ from i2l_model.backbones.hidream_o1 import (
 )
 from i2l_model.backbones.zimage import ZImageBackbone
 from i2l_model.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 _FIELD = "backbone"
 _KINDS = {"model_index.json": "_class_name", "config.json": "model_type"}
@@ -51,7 +57,9 @@ def load_backbone(
         raise InputError(_FIELD, path_or_id, f"is a {kind}", f"use one of: {known}")
     try:
         return _LOADERS[kind](source, name, dtype, torch.device(device))
-    except (OSError, ValueError) as error:
+    except InputError:
+        raise
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise InputError(
             _FIELD, path_or_id, f"does not load ({error})", "check that the folder is complete"
         ) from error
@@ -62,7 +70,19 @@ Loader = Callable[[str, str, torch.dtype, torch.device], Backbone]
 
 def _pipeline_loader(pipeline_class: Any, adapter: Callable[[Any, str], Backbone]) -> Loader:
     def load(source: str, name: str, dtype: torch.dtype, device: torch.device) -> Backbone:
-        pipeline = pipeline_class.from_pretrained(source, dtype=dtype, use_safetensors=True)
+        # Of a text encoder, transformers makes up missing weights; diffusers refuses them.
+        _, class_name = pipeline_class.load_config(source)["text_encoder"]
+        text_encoder, report = getattr(transformers, class_name).from_pretrained(
+            source,
+            subfolder="text_encoder",
+            dtype=dtype,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+        _check_keys(report, ("missing_keys",), name)
+        pipeline = pipeline_class.from_pretrained(
+            source, text_encoder=text_encoder, dtype=dtype, use_safetensors=True
+        )
         return adapter(pipeline.to(device), name)
 
     return load
@@ -72,19 +92,36 @@ def _load_hidream(source: str, name: str, dtype: torch.dtype, device: torch.devi
     checkpoint, report = HiDreamO1ForImageGeneration.from_pretrained(
         source, dtype=dtype, use_safetensors=True, output_loading_info=True
     )
-    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        keys = sorted(map(str, report[kind]))
-        if keys:
-            problem = f"has {len(keys)} {kind.replace('_', ' ')}, {keys[0]} the first"
-            raise InputError(_FIELD, name, problem, "give a checkpoint of HiDream-O1-Image")
+    _check_keys(report, ("missing_keys", "unexpected_keys"), name)
     checkpoint.model.visual = None  # reads pictures, which drawing from text has none of
     return HiDreamO1Backbone(
         checkpoint.model.to(device),
-        AutoTokenizer.from_pretrained(source),
+        AutoTokenizer.from_pretrained(source, trust_remote_code=False),
         name,
-        dev="dev" in name.lower().split("/")[-1].split("-"),
+        dev=_is_dev(source, name),
         image_size=getattr(checkpoint.config, "image_size", HIDREAM_IMAGE_SIZE),
     )
+
+
+def _check_keys(report: Mapping[str, Any], kinds: Sequence[str], name: str) -> None:
+    """Raise InputError if transformers' loading report lists keys of these kinds."""
+    for kind in kinds:
+        keys = sorted(map(str, report[kind]))
+        if keys:
+            problem = f"has {len(keys)} {kind.replace('_', ' ')}, {keys[0]} the first"
+            raise InputError(_FIELD, name, problem, "check that the folder is complete")
+
+
+def _is_dev(source: str, name: str) -> bool:
+    """Whether a HiDream-O1 checkpoint is the distilled one, which only its name tells.
+
+    The folder's name, or in a hub cache, where that is a hash, the repository's.
+    """
+    parts = [name, *Path(source).absolute().parts[-3:]] if Path(source).is_dir() else [name]
+    repository = next((part for part in parts if part.startswith("models--")), name)
+    dev = "dev" in re.split(r"[^a-z0-9]+", repository.lower().split("/")[-1])
+    logger.info("%s is taken for HiDream-O1-Image%s", name, "-Dev" if dev else "")
+    return dev
 
 
 _LOADERS: Mapping[str, Loader] = {
@@ -102,7 +139,7 @@ def _resolve(path_or_id: str | Path) -> tuple[str, str]:
         return str(asset_path(text)), text
     path = Path(path_or_id).expanduser()
     if path.is_dir():
-        return str(path), path.resolve().name
+        return str(path), path.absolute().name
     if isinstance(path_or_id, Path) or text.count("/") != 1 or text.startswith((".", "/", "~")):
         raise InputError(
             _FIELD, path_or_id, "does not exist", "give a model folder, a hub id or tiny-zimage"

@@ -112,6 +112,16 @@ class ZImageBackbone(Backbone):
         """Return (C, h, w); both sides must be multiples of two VAE cells."""
         cell = 2 ** (len(self.vae.config.block_out_channels) - 1)
         h, w = latent_cells(height, width, cell * _PATCH_SIZE)
+        for field, side, cells, most in zip(
+            ("height", "width"),
+            (height, width),
+            (h, w),
+            self.transformer.axes_lens[1:],
+            strict=True,
+        ):
+            if cells > most:  # positions that the transformer has
+                problem = f"must be at most {most * cell * _PATCH_SIZE}"
+                raise InputError(field, side, problem, "draw it smaller")
         return int(self.transformer.in_channels), h * _PATCH_SIZE, w * _PATCH_SIZE
 
     def sample_sigmas(self, num: int, generator: torch.Generator | None = None) -> torch.Tensor:

@@ -59,7 +59,7 @@ def save_lora(
     """
     path = Path(path)
     state = lora_state(factors, format)
-    if format == "peft" and not path.suffix:
+    if format == "peft" and path.suffix != ".safetensors":
         write_bytes(_peft_config(factors), path / _PEFT_CONFIG)
         path = path / _PEFT_WEIGHTS
     if path.suffix != ".safetensors":
@@ -147,6 +147,10 @@ def load_lora(path: str | Path) -> tuple[LoraFactors, dict[str, str]]:
     alphas: dict[str, float] = {}
     for key, tensor in tensors.items():
         if match := _KEY.fullmatch(key):
+            if not tensor.is_floating_point():
+                raise InputError("lora", path, f"holds {tensor.dtype} at '{key}'", _FIX)
+            if tensor.element_size() == 1:  # float8 has no arithmetic
+                tensor = tensor.float()
             sides["A" if match["A"] else "B"][match["name"]] = tensor[None]
         elif match := _ALPHA.fullmatch(key):
             alphas[match["name"]] = _number(tensor, key, path)
@@ -181,6 +185,9 @@ def _scaled(
     for option in ("use_rslora", "use_dora"):
         if config.get(option):
             raise InputError("lora", path, f"uses {option}", "export it with the scale in lora_B")
+    lost = sorted(alphas.keys() - factors.lora_B.keys())
+    if lost:
+        raise InputError("lora", path, f"has an alpha of '{lost[0]}' and no factors", _FIX)
     lora_B = {}
     for name, B_NOR in factors.lora_B.items():
         rank = B_NOR.shape[2]
@@ -197,9 +204,15 @@ def _configured_alpha(name: str, config: Mapping[str, Any], path: Path, default:
     pattern = config.get("alpha_pattern") or {}
     if not isinstance(pattern, dict):
         raise InputError("lora", path, "has an alpha_pattern that is no JSON object", _FIX)
-    for layer, alpha in pattern.items():
-        if f".{name}".endswith(f".{layer}"):
-            return _number(alpha, f"alpha_pattern.{layer}", path)
+    layer = name.removeprefix("base_model.model.")
+    for expression, alpha in pattern.items():  # as PEFT reads it
+        try:
+            found = re.match(rf"(.*\.)?({expression})$", layer)
+        except re.error as error:
+            problem = f"has '{expression}' in alpha_pattern, which is no regular expression"
+            raise InputError("lora", path, problem, _FIX) from error
+        if found:
+            return _number(alpha, f"alpha_pattern.{expression}", path)
     alpha = config.get("lora_alpha")
     return default if alpha is None else _number(alpha, "lora_alpha", path)
 
@@ -242,6 +255,9 @@ def _without_prefix(config: Mapping[str, Any]) -> dict[str, Any]:
 def _read_config(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        fix = "give a .safetensors file or a PEFT folder"
+        raise InputError("lora", path.parent, f"has no {path.name}", fix) from error
     except (OSError, ValueError) as error:
         raise InputError("lora", path, "is not readable as text", _FIX) from error
     return _parsed(text, path, _PEFT_CONFIG)

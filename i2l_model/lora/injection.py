@@ -63,10 +63,19 @@ def checkpoint_with_lora(module: Callable[..., Any], *args: Any) -> Any:
     return checkpoint(module, *args, use_reentrant=False, context_fn=contexts)
 
 
+def _check_hooks_are_seen(module: nn.Module) -> None:
+    """Raise InputError for a compiled module that would ignore hooks set after it was compiled."""
+    compiled = any(part._compiled_call_impl is not None for part in module.modules())
+    if compiled and torch._dynamo.config.skip_nnmodule_hook_guards:
+        fix = "set torch._dynamo.config.skip_nnmodule_hook_guards = False before compiling it"
+        raise InputError("backbone", type(module).__name__, "is compiled and ignores LoRAs", fix)
+
+
 class _Injection:
     """The hooks of one `inject_lora` context."""
 
     def __init__(self, module: nn.Module, factors: LoraFactors) -> None:
+        _check_hooks_are_seen(module)
         self.factors = factors
         self.linears = {target.name: _linear(module, target) for target in factors.targets}
         self._handles: list[RemovableHandle] = []

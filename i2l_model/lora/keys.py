@@ -11,7 +11,7 @@ from itertools import product
 
 from i2l_model.errors import InputError
 
-_PREFIXES = ("base_model.model.", "transformer.", "diffusion_model.")
+_PREFIXES = ("base_model.model.", "model.diffusion_model.", "transformer.", "diffusion_model.")
 _FLAT_PREFIXES = ("lora_unet_", "lora_transformer_", "lycoris_")
 
 

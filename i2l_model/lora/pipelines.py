@@ -8,6 +8,7 @@ from torch import nn
 from i2l_model.errors import InputError
 from i2l_model.lora.factors import LoraFactors
 from i2l_model.lora.files import load_lora, lora_state
+from i2l_model.lora.injection import inject_lora
 
 _FIX = "use a pipeline of the backbone the LoRA was made for"
 
@@ -34,6 +35,8 @@ def load_into_pipeline(
     source = "LoraFactors" if isinstance(lora, LoraFactors) else lora
     if adapter_name in adapted_modules(pipeline.transformer):
         raise InputError("adapter_name", adapter_name, "is in use", "choose another")
+    with inject_lora(pipeline.transformer, factors):
+        pass  # what does not fit is told before diffusers wraps any layer
     state = lora_state(factors)
     try:
         pipeline.load_lora_weights(state, adapter_name=adapter_name)
@@ -42,8 +45,7 @@ def load_into_pipeline(
         raise InputError("lora", source, problem, _FIX) from error
     found = adapted_modules(pipeline.transformer).get(adapter_name, 0)
     if found != len(factors.lora_A):
-        if found:
-            pipeline.delete_adapters(adapter_name)
+        pipeline.delete_adapters(adapter_name)
         problem = f"fits {found} of its {len(factors.lora_A)} layers"
         raise InputError("lora", source, problem, _FIX)
     return found

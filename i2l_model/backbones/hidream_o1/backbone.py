@@ -63,12 +63,21 @@ class HiDreamO1Backbone(Backbone):
         dev: bool = False,
         image_size: int = HIDREAM_IMAGE_SIZE,
     ) -> None:
+        lost = [token for token in (_BOI, _TMS) if token not in tokenizer.get_vocab()]
+        if lost:
+            problem = f"has a tokenizer without {lost[0]}"
+            raise InputError("backbone", name, problem, "give a checkpoint of HiDream-O1-Image")
         self.name = name
         self.transformer: Any = model.requires_grad_(False).eval()
         self.tokenizer = tokenizer
         self.dev = dev
         self.image_size = image_size
         self.noise_scale = _DEV_NOISE_SCALE if dev else _NOISE_SCALE
+
+    @property
+    def distilled(self) -> bool:
+        """Whether it is the dev model."""
+        return self.dev
 
     def encode_prompts(self, prompts: Sequence[str]) -> list[torch.Tensor]:
         """Return one (T_i,) int64 tensor a prompt: the ids of its chat turn and the time slot.

@@ -21,7 +21,10 @@ DINOV3 = Dinov3Config(
     intermediate_size=24,
     num_registers=2,
     gated_mlp=False,
-    qkv_bias=True,
+    query_bias=True,
+    key_bias=False,
+    value_bias=True,
+    hidden_act="gelu",
 )
 KINDS = [(1, None), (1, DINOV3), (2, None), (2, DINOV3)]
 

@@ -3,9 +3,11 @@ from pathlib import Path
 import pytest
 import torch
 from pydantic import ValidationError
+from safetensors.torch import load_file, save_file
 from transformers import DINOv3ViTModel
 
 from i2l_model.dinov3 import Dinov3Config, Dinov3Encoder
+from i2l_model.encoder import EncoderConfig, ReferenceEncoder
 from i2l_model.errors import InputError
 
 SIZES = {
@@ -16,7 +18,10 @@ SIZES = {
     "intermediate_size": 24,
     "num_registers": 2,
     "gated_mlp": True,
-    "qkv_bias": False,
+    "query_bias": True,
+    "key_bias": False,
+    "value_bias": False,
+    "hidden_act": "silu",
 }
 
 
@@ -47,6 +52,27 @@ def test_sizes_rebuild_the_same_tower_without_its_source(pretrained: Path):
     again.load_state_dict(encoder.state_dict())
     images = torch.rand(1, 3, 32, 32)
     torch.testing.assert_close(again.eval()(images), encoder.eval()(images))
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut"])
+def test_an_incomplete_tower_is_refused(pretrained: Path, damage: str):
+    file = pretrained / "model.safetensors"
+    if damage == "missing":
+        weights = load_file(file)
+        del weights[max(weights)]
+        save_file(weights, file, {"format": "pt"})
+    else:
+        file.write_bytes(file.read_bytes()[:-8])
+    problem = "lacks 1 weights" if damage == "missing" else "is no loadable DINOv3"
+    with pytest.raises(InputError, match=rf"dinov3\.path_or_id \(.*\) {problem}"):
+        Dinov3Encoder(Dinov3Config(path_or_id=str(pretrained)), image_size=32)
+
+
+def test_another_kind_of_tower_is_refused(pretrained: Path):
+    with pytest.raises(
+        InputError, match=r"encoder\.path_or_id \(.*\) lacks \d+ weights of a SigLIP"
+    ):
+        ReferenceEncoder(EncoderConfig(path_or_id=str(pretrained)))
 
 
 def test_a_wrong_source_or_patch_size_is_refused(tmp_path: Path):

@@ -326,6 +326,8 @@ def test_what_does_not_fit_is_refused_before_anything_is_drawn(backbone):
         ({"lora": lora, "guidance": "both"}, "is unknown"),
         ({"lora": lora, "guidance": "neutral_negative"}, "do not go together"),
         ({"lora": lora, "negative_lora": lora}, "do not go together"),
+        ({"lora": lora, "strength": float("nan")}, r"strength \(nan\) is not finite"),
+        ({"lora": lora.scaled(float("inf"))}, "holds NaN or infinite values"),
     ):
         with pytest.raises(InputError, match=message), styled(pipeline, **options):
             pass

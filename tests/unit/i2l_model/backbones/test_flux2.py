@@ -12,6 +12,15 @@ PROMPTS = ["a red circle", "a much longer prompt about a blue house on a hill"]
 STEPS = 3
 
 
+def test_a_prompt_that_is_too_long_is_cut_with_a_warning(caplog):
+    backbone = build_tiny("flux2")
+    long = "a house " * 200
+    backbone.encode_prompts(["a house"])
+    assert not caplog.records
+    backbone.encode_prompts([long])
+    assert f"is cut to {backbone.max_prompt_tokens} tokens" in caplog.text
+
+
 @pytest.fixture(scope="module", params=["flux2", "flux2-dev"])
 def backbone(request):
     return build_tiny(request.param)

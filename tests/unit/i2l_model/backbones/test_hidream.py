@@ -203,6 +203,19 @@ def test_steps_are_those_of_diffusers_unipc(backbone):
     torch.testing.assert_close(found, latents, atol=1e-5, rtol=1e-5)
 
 
+def test_unipc_takes_more_steps_than_it_has_distinct_timesteps(backbone):
+    latents = sample_latents(backbone, ["x"], seeds=[5], num_inference_steps=340)
+    assert torch.isfinite(latents).all()
+
+
+def test_guidance_of_a_distilled_model_is_warned_of(caplog):
+    dev = build_tiny("hidream-o1-dev")
+    sample_latents(dev, ["x"], seeds=[5], num_inference_steps=1)
+    assert not caplog.records
+    sample_latents(dev, ["x"], seeds=[5], num_inference_steps=1, guidance_scale=2.0)
+    assert "is distilled and meant to draw without guidance" in caplog.text
+
+
 def test_dev_steps_over_its_levels_with_noise_of_each_images_own():
     dev = build_tiny("hidream-o1-dev")
     levels = dev.inference_sigmas(28, 64, 64)

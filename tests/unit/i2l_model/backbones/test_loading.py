@@ -73,6 +73,32 @@ def test_missing_or_pickled_weights_are_refused(tmp_path: Path, part: str):
         load_backbone(folder)
 
 
+@pytest.mark.parametrize("damage", ["missing", "cut"])
+@pytest.mark.parametrize("part", ["transformer", "vae", "text_encoder"])
+def test_incomplete_weights_are_refused(tmp_path: Path, part: str, damage: str):
+    build_tiny_zimage(0, tmp_path / "model")
+    (file,) = (tmp_path / "model" / part).glob("*.safetensors")
+    if damage == "missing":
+        weights = load_file(file)
+        del weights[max(weights)]
+        save_file(weights, file, {"format": "pt"})
+    else:
+        file.write_bytes(file.read_bytes()[:-8])
+    with pytest.raises(InputError, match=r"backbone \(.*model\) (does not load|has 1 missing key)"):
+        load_backbone(tmp_path / "model")
+
+
+def test_the_distilled_model_is_told_by_its_own_name_or_that_of_the_hub(tmp_path: Path):
+    hub = tmp_path / "models--HiDream-ai--HiDream-O1-Image-Dev" / "snapshots" / "0a1b"
+    build_tiny_hidream(0, hub)
+    (tmp_path / "hidream_o1_dev").symlink_to(hub)
+    plain = tmp_path / "hidream-o1"
+    build_tiny_hidream(0, plain)
+    found = [load_backbone(folder) for folder in (hub, tmp_path / "hidream_o1_dev", plain)]
+    assert [backbone.distilled for backbone in found] == [True, True, False]
+    assert found[1].name == "hidream_o1_dev"
+
+
 @pytest.mark.parametrize("dev", [False, True])
 @pytest.mark.parametrize("build", [build_tiny_flux2, build_tiny_hidream])
 def test_every_family_loads_as_it_was_saved(tmp_path: Path, build, dev: bool):

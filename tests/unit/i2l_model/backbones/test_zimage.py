@@ -117,6 +117,12 @@ def test_sizes_that_do_not_fit_the_latents_are_refused(backbone, size):
         backbone.encode_images(torch.zeros(1, 3, *size))
 
 
+def test_sides_beyond_the_transformers_positions_are_refused(backbone):
+    assert backbone.latent_shape(512, 512)[1:] == (128, 128)
+    with pytest.raises(InputError, match=r"width \(1024\) must be at most 512"):
+        backbone.latent_shape(64, 1024)
+
+
 def test_training_sigmas_follow_the_static_shift(backbone):
     sigmas = backbone.sample_sigmas(20000, torch.Generator().manual_seed(0))
     assert sigmas.dtype == torch.float32

@@ -243,13 +243,16 @@ def test_loading_into_a_pipeline_counts_the_layers(tmp_path: Path, family):
     lora = lora_of(backbone)
     path = save_lora(lora, tmp_path / "style.safetensors", "comfyui")
     assert load_into_pipeline(pipeline, path) == len(lora.lora_A)
+    assert backbone.lora_targets() == build_tiny(family).lora_targets()
     assert_same_output(velocity(backbone), velocity(build_tiny(family), lora))
     with pytest.raises(InputError, match=r"adapter_name \(i2l\) is in use"):
         load_into_pipeline(pipeline, path)
     pipeline.delete_adapters("i2l")
     other = {"z-image": "flux2", "flux2": "z-image"}[family]
     wrong = save_lora(lora_of(build_tiny(other)), tmp_path / "wrong.safetensors")
-    with pytest.raises(InputError, match="use a pipeline of the backbone the LoRA was made for"):
+    with pytest.raises(
+        InputError, match="is no layer of this backbone; use a LoRA made for this backbone"
+    ):
         load_into_pipeline(pipeline, wrong)
     assert adapted_modules(backbone.transformer) == {}
     torch.testing.assert_close(velocity(backbone), before)

@@ -109,7 +109,7 @@ def test_foreign_adapter_of_peft_is_read_with_its_alpha(backbone, batch, tmp_pat
         r=4,
         lora_alpha=8,
         target_modules=["to_q", "w1"],
-        alpha_pattern={"layers.0.attention.to_q": 2},
+        alpha_pattern={r"layers\.0\.attention\.to_q": 2, "^noise_refiner.0.feed_forward.w1": 6},
         init_lora_weights=False,
     )
     model = get_peft_model(trained.transformer, config)
@@ -201,9 +201,6 @@ def test_bad_arguments_are_refused(random_lora, tmp_path: Path):
         save_lora(random_lora(1), tmp_path / "style.bin")
     with pytest.raises(InputError, match="does not exist"):
         load_lora(tmp_path / "absent.safetensors")
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match=r"adapter_config\.json\) is not readable"):
-        load_lora(tmp_path / "empty")
 
 
 @pytest.mark.parametrize(
@@ -224,6 +221,19 @@ def test_damaged_metadata_is_named(random_lora, tmp_path: Path, text: str, probl
     path = save_lora(random_lora(1), tmp_path / "style.safetensors", metadata=metadata)
     with pytest.raises(InputError, match=rf"style\.safetensors\) {problem}; export it again"):
         load_lora(path)
+
+
+def test_an_alpha_without_factors_is_refused(random_lora, tmp_path: Path):
+    path = save_lora(random_lora(1), tmp_path / "style.safetensors")
+    tensors = {**load_file(path), "diffusion_model.layers.0.attention.to_q.alpha": torch.ones(())}
+    save_file(tensors, path)
+    with pytest.raises(InputError, match=r"has an alpha of 'diffusion_model\.layers.* no factors"):
+        load_lora(path)
+
+
+def test_a_folder_without_an_adapter_config_is_named(tmp_path: Path):
+    with pytest.raises(InputError, match=r"has no adapter_config\.json; give a \.safetensors file"):
+        load_lora(tmp_path)
 
 
 def test_an_alpha_of_several_numbers_is_refused(random_lora, tmp_path: Path):

@@ -1,4 +1,5 @@
 import copy
+import re
 
 import pytest
 import torch
@@ -131,6 +132,18 @@ def test_recomputation_uses_the_lora_of_its_forward_not_the_active_one(
     torch.testing.assert_close(gradient, expected)
     torch.testing.assert_close(again, inside)
     assert not has_hooks(checkpointed.transformer)
+
+
+def test_a_compiled_backbone_sees_every_lora_or_refuses_it(backbone, batch, random_lora):
+    compiled = copy.deepcopy(backbone)
+    first, second = random_lora(1, seed=1), random_lora(1, seed=2)
+    block = re.match(r".+?\.\d+", backbone.lora_targets()[-1].name)
+    compiled.transformer.get_submodule(block[0]).compile(backend="eager")
+    with pytest.raises(InputError, match="is compiled and ignores LoRAs"):
+        compiled.velocity(*batch, first)
+    with torch._dynamo.config.patch(skip_nnmodule_hook_guards=False):
+        for lora in (None, first, second, None):
+            assert_same(compiled.velocity(*batch, lora), backbone.velocity(*batch, lora))
 
 
 def test_autocast_stays_close_and_differentiable(backbone, batch, random_lora):
