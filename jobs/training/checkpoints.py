@@ -46,6 +46,8 @@ class TrainerState(BaseModel):
     world_size: int
     zero_stage: int
     num_averaged: int = 0
+    complete_epochs: int = 0
+    epoch_styles: list[int] = []  # those that this epoch has trained on, by number
     best_step: int | None = None
     best_metrics: dict[str, float] = {}
     history: list[dict[str, float]] = []

@@ -49,6 +49,8 @@ def publish_results(
         "best_step": best["step"],
         "metrics": best["metrics"],
         "resumed_at": state.resumed_at,
+        "complete_epochs": state.complete_epochs,
+        "epoch_styles": state.epoch_styles,
         "train_time_s": round(state.train_time_s, 3),
         "num_parameters": template.num_parameters(),
         "history": state.history,

@@ -43,6 +43,7 @@ class StepSums:
     num_high: int = 0
     num_steps: int = 0
     grad_norm: float = 0.0
+    styles: list[tuple[int, int, int]] = field(default_factory=list)  # step, slot, style
     started: float = field(default_factory=time.monotonic)
 
 
@@ -103,6 +104,8 @@ class Trainer:
 
     def _micro_step(self, step: int, slots: range) -> None:
         batch = self.sampler.batch(step, slots)
+        styles = zip(slots, batch.styles_N.tolist(), strict=True)
+        self.sums.styles += [(step, slot, style) for slot, style in styles]
         targets_B = batch.targets_NK.reshape(-1)
         data = self.encoder.latents(targets_B)
         noise = draw_noise(self.objective.backbone, self.job.config, data.shape[1:], step, slots)
@@ -139,8 +142,29 @@ class Trainer:
             )
         self.sums.grad_norm += grad_norm
 
+    def _count_epochs(self) -> None:
+        """Check that every style was trained on once an epoch; all ranks call it together.
+
+        Raises:
+            RuntimeError: If one was left out or came twice.
+        """
+        gathered: list[list[tuple[int, int, int]]] = [[] for _ in range(dist.get_world_size())]
+        dist.all_gather_object(gathered, self.sums.styles)
+        self.sums.styles = []
+        num_styles = len(self.sampler.store.styles)
+        for _, _, style in sorted(record for part in gathered for record in part):
+            self.state.epoch_styles.append(style)
+            if len(self.state.epoch_styles) < num_styles:
+                continue
+            if len(set(self.state.epoch_styles)) != num_styles:
+                epoch = self.state.complete_epochs + 1
+                raise RuntimeError(f"epoch {epoch} did not see each of {num_styles} styles once")
+            self.state.complete_epochs += 1
+            self.state.epoch_styles = []
+
     def _log(self, step: int) -> None:
         """Combine the ranks' sums and record them."""
+        self._count_epochs()
         sums = self.sums
         values = [sums.loss, sums.num, sums.high_loss, sums.num_high]
         total = torch.tensor(values, dtype=torch.float64, device=self.objective.backbone.device)
@@ -194,6 +218,7 @@ class Trainer:
 
     def checkpoint(self, step: int) -> None:
         """Take a checkpoint together; it is written and uploaded while the training goes on."""
+        self._count_epochs()
         self.state.num_averaged = self.average.num_updates
         share = gather_state(self.engine, self.average)
         state = self.state.model_copy(deep=True) if self.rank == 0 else None

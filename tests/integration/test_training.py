@@ -15,13 +15,11 @@ from safetensors.torch import load_file
 from i2l_model.errors import InputError
 from i2l_model.predictor import LoraPredictor
 from jobs.registry.tracking import TrackingConfig
-from jobs.training.config import TrainingConfig
 from jobs.training.run import TrainingResult, run_training
-from tests.pair_shards import write_pairs
+from tests.integration.training_world import STEPS, World, history
 
 pytestmark = pytest.mark.slow
 
-STEPS = 24
 DRIVER = """
 import sys
 from jobs.registry.tracking import TrackingConfig
@@ -37,60 +35,6 @@ if __name__ == "__main__":
         tracking=TrackingConfig(uri=database),
     )
 """
-
-
-class World:
-    """Backbone, pairs and database that the tests share."""
-
-    def __init__(self, folder: Path) -> None:
-        from i2l_model.backbones.tiny import build_tiny_zimage
-
-        self.folder = folder
-        self.backbone = folder / "backbone"
-        build_tiny_zimage(0, self.backbone)
-        self.pairs = write_pairs(folder / "pairs")
-        self.database = f"sqlite:///{folder}/mlflow.db"
-
-    @property
-    def config(self) -> TrainingConfig:
-        return TrainingConfig.model_validate(
-            {
-                "backbone": str(self.backbone),
-                "steps": STEPS,
-                "styles_per_step": 4,
-                "targets_per_style": 2,
-                "max_refs": 3,
-                "learning_rate": 1e-2,
-                "sigma_focus": [{"low": 0.7, "high": 1.0, "share": 0.25}],
-                "checkpoint_every": 6,
-                "validate_every": 12,
-                "log_every": 2,
-                "grid_styles": 2,
-                "grid_inference_steps": 2,
-                "predictor": {
-                    "rank": 2,
-                    "dim": 32,
-                    "depth": 1,
-                    "num_heads": 2,
-                    "compress_dim": 8,
-                    "encoder": {
-                        "image_size": 32,
-                        "patch_size": 8,
-                        "hidden_size": 32,
-                        "num_layers": 1,
-                        "num_heads": 2,
-                    },
-                },
-            }
-        )
-
-    def train(self, name: str, **changes: object) -> TrainingResult:
-        return run_training(
-            self.config.model_copy(update=changes),
-            str(self.pairs),
-            str(self.folder / name),
-            tracking=TrackingConfig(uri=self.database),
-        )
 
 
 class Recording:
@@ -122,10 +66,6 @@ def trained(world: World, ray_cluster: None) -> tuple[TrainingResult, Recording]
         tracking=TrackingConfig(uri=world.database),
     )
     return result, recording
-
-
-def history(folder: Path) -> dict:
-    return json.loads((folder / "training.json").read_text())
 
 
 def test_the_loss_falls_and_the_predictor_beats_the_bare_backbone(
