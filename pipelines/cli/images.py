@@ -154,7 +154,9 @@ def generate(
             show_default="the one the predictor or the LoRA was made for",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the starting noise.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**63 - 1, help="Seed of the starting noise.")
+    ] = 0,
     steps: Annotated[int, typer.Option(min=1, help="Sampling steps.")] = 20,
     guidance: Annotated[
         float, typer.Option(min=1.0, help="Classifier-free guidance scale; 1 is off.")

@@ -238,6 +238,7 @@ def test_the_negative_branch_carries_what_is_asked_for(generated: Generate) -> N
         (["--ref", "missing.png"], "missing.png"),
         (["--lora", "missing.safetensors"], "missing.safetensors"),
         (["--lora", "missing.safetensors", "--guidance", "0.5"], "--guidance"),
+        (["--lora", "missing.safetensors", "--seed", str(2**63)], "--seed"),
     ],
 )
 def test_generate_names_what_is_wrong(
