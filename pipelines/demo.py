@@ -12,7 +12,7 @@ from PIL import Image
 from i2l_model.errors import InputError
 from i2l_model.guidance import Guidance
 from i2l_model.lora.files import LoraFormat, lora_formats, save_lora
-from pipelines.devices import load_for_inference
+from pipelines.devices import load_for_style
 from pipelines.drawing import Drawing, styled_and_plain
 from pipelines.prediction import StylePredictor, lora_metadata, predictor_name
 from pipelines.style_references import read_references
@@ -39,7 +39,7 @@ class Demo:
     def __init__(self, folder: Path, name: str, backbone: str | None) -> None:
         self.predictor = StylePredictor(folder)
         self.name = name
-        self.backbone = load_for_inference(backbone or self.predictor.backbone)
+        self.backbone = load_for_style(backbone, self.predictor.backbone, "predictor")
         self.predictor.predictor.config.check_backbone(self.backbone)
         self._files = tempfile.TemporaryDirectory(prefix="i2l-demo-")
 

@@ -202,6 +202,7 @@ def generate(
     if lora is not None and negative is NegativeBranch.NEUTRAL_NEGATIVE:
         problem = "needs the predictor's LoRA of grey references"
         raise InputError("--negative", negative.value, problem, "give --ref instead of --lora")
+    from pipelines.devices import load_for_style
     from pipelines.drawing import Drawing, draw
     from pipelines.prediction import predict_style, read_lora
     from pipelines.predictors import local_predictor
@@ -218,8 +219,7 @@ def generate(
                 style, neutral = predict_style(
                     folder, references, strength=strength, neutral_too=neutral_too
                 )
-        files = draw(
-            drawing, backbone or style.backbone, style.factors, neutral, references.images, output
-        )
+        loaded = load_for_style(backbone, style.backbone, "LoRA" if lora else "predictor")
+        files = draw(drawing, loaded, style.factors, neutral, references.images, output)
     for file in files:
         typer.echo(file)

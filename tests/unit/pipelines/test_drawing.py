@@ -4,10 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from i2l_model.backbones import load_backbone
 from i2l_model.errors import InputError
 from i2l_model.generation import generate
+from pipelines.drawing import _tile
 
 
 @pytest.mark.parametrize(
@@ -25,3 +27,14 @@ def test_what_cannot_be_drawn_is_named(
     arguments = {"seeds": [0], "num_inference_steps": 1, **options}
     with pytest.raises(InputError, match=message):
         generate(load_backbone(backbone_folder), ["a house"], **arguments)
+
+
+def test_a_small_picture_is_cropped_to_a_square_before_it_is_enlarged() -> None:
+    picture = Image.new("RGB", (4, 8), "red")
+    picture.paste("blue", (0, 4, 4, 8))
+    picture.paste("green", (0, 0, 4, 2))
+    tile = _tile(picture)
+    assert tile.size == (192, 192)
+    assert [tile.getpixel((96, y)) for y in (0, 95, 96, 191)] == [
+        (255, 0, 0), (255, 0, 0), (0, 0, 255), (0, 0, 255)
+    ]  # fmt: skip

@@ -169,18 +169,23 @@ class Generate:
     def __init__(self, predict: Predict, backbone: Path, root: Path) -> None:
         self.predict, self.backbone, self.root = predict, backbone, root
 
-    def __call__(self, name: str, *options: str) -> Path:
-        folder = self.root / name
-        code = run(
-            ["generate", "--prompt", "a house", "a cat!", "--output", str(folder), "--steps",
-             "2", "--backbone", str(self.backbone), *options]
+    @property
+    def references(self) -> list[str]:
+        refs = self.predict.references[:2]
+        return ["--ref", *refs, "--predictor", str(self.predict.predictor)]
+
+    def run(self, name: str, *options: str) -> int:
+        return run(
+            ["generate", "--prompt", "a house", "a cat!", "--output", str(self.root / name),
+             "--steps", "2", "--backbone", str(self.backbone), *options]
         )  # fmt: skip
-        assert code == 0
-        return folder
+
+    def __call__(self, name: str, *options: str) -> Path:
+        assert self.run(name, *options) == 0
+        return self.root / name
 
     def from_references(self, name: str, *options: str) -> Path:
-        refs = self.predict.references[:2]
-        return self(name, "--ref", *refs, "--predictor", str(self.predict.predictor), *options)
+        return self(name, *self.references, *options)
 
 
 def pixels(folder: Path, name: str) -> bytes:
@@ -227,6 +232,33 @@ def test_the_negative_branch_carries_what_is_asked_for(generated: Generate) -> N
     assert len({pixels(folder, PLAIN) for folder in folders}) == 1
     off = generated.from_references("off", "--negative", "neutral_negative")
     assert pixels(off, STYLED) == pixels(generated.from_references("plain"), STYLED)
+
+
+def test_a_picture_that_cannot_be_written_is_named_before_any_is(
+    generated: Generate, capsys: pytest.CaptureFixture[str]
+) -> None:
+    taken = generated.root / "a" / "grid.png"
+    taken.mkdir(parents=True)
+    assert generated.run("a", *generated.references) == 2
+    assert f"--output ({taken}) is a folder" in capsys.readouterr().err
+    assert list(taken.parent.iterdir()) == [taken]
+    file = generated.root / "file"
+    file.touch()
+    assert generated.run("file", *generated.references) == 2
+    assert f"--output ({file}) cannot be written" in capsys.readouterr().err
+
+
+def test_a_backbone_that_is_not_here_is_asked_for(
+    generated: Generate, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert generated.predict() == 0
+    lora = ["--lora", str(generated.predict.output)]
+    arguments = ["generate", "--prompt", "x", "--output", str(tmp_path / "o")]
+    for style, owner in ((lora, "LoRA"), (generated.references, "predictor")):
+        assert run([*arguments, *style]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert f"--backbone (random-zimage) is what the {owner} was made for" in line
+        assert line.endswith("; give --backbone FOLDER")
 
 
 @pytest.mark.parametrize(
