@@ -129,11 +129,11 @@ def write_loras(
     strength: float,
     progress: Progress,
 ) -> dict[Path, Prediction]:
-    """Predict and write the LoRA file of each style, some styles in one forward pass.
+    """Predict and write the LoRA of each style, some styles in one forward pass.
 
     Args:
         folder: A predictor.
-        styles: References by the file to write.
+        styles: References by the file or PEFT folder to write.
         name: What the user calls the predictor.
         file_format: Key names of the files.
         strength: Factor on the updates.

@@ -37,7 +37,7 @@ WeightsOption = Annotated[
 
 
 class LoraFileFormat(StrEnum):
-    """Key names of the written file."""
+    """Key names of the written file, or of the adapter in a PEFT folder."""
 
     DIFFUSERS = "diffusers"
     PEFT = "peft"
@@ -79,13 +79,13 @@ def predict(
         typer.Option(
             "--output",
             metavar="FILE.safetensors|FOLDER",
-            help="LoRA file to write; for several styles a folder, in which each LoRA has the "
-            "name of its style's folder.",
+            help="LoRA file to write; for folders of styles a folder, in which each LoRA has the "
+            "name of its style's folder. With --format peft a FOLDER is a PEFT adapter.",
         ),
     ],
     predictor: PredictorOption = None,
     file_format: Annotated[
-        LoraFileFormat, typer.Option("--format", help="Who will load the file.")
+        LoraFileFormat, typer.Option("--format", help="Who will load it; see docs/lora.md.")
     ] = LoraFileFormat.DIFFUSERS,
     strength: StrengthOption = 1.0,
     weights: WeightsOption = None,
@@ -112,7 +112,7 @@ def predict(
     from pipelines.predictors import SHIPPED_PREDICTOR, local_predictor
     from pipelines.style_references import styles_of
 
-    styles = styles_of(images, output, weights)
+    styles = styles_of(images, output, weights, file_format.value)
     with (
         ctx.ensure_object(Session).job() as progress,
         local_predictor(predictor, tracking) as folder,

@@ -268,6 +268,7 @@ def test_a_backbone_that_is_not_here_is_asked_for(
         ([], "--ref"),
         (["--ref", "a.png", "--lora", "b.safetensors"], "--ref"),
         (["--ref", "missing.png"], "missing.png"),
+        (["--ref", "/tmp", "/usr"], "(/tmp) is a folder"),
         (["--lora", "missing.safetensors"], "missing.safetensors"),
         (["--lora", "missing.safetensors", "--guidance", "0.5"], "--guidance"),
         (["--lora", "missing.safetensors", "--seed", str(2**63)], "--seed"),
@@ -307,22 +308,50 @@ def test_folders_give_a_lora_each_as_they_would_alone(
         assert json.loads(metadata["i2l.references"]) == names
 
 
+def test_peft_folders_hold_the_adapter(
+    predictor_folder: Path, references: list[str], tmp_path: Path
+) -> None:
+    from peft import LoraConfig
+
+    folder = Path(references[0]).parent
+    options = ["--predictor", str(predictor_folder), "--format", "peft", "--output"]
+    alone, each = tmp_path / "alone", tmp_path / "adapters"
+    assert run(["predict", *references, *options, str(alone)]) == 0
+    assert run(["predict", str(folder), *options, str(each)]) == 0
+    loras = []
+    for adapter in (alone, each / folder.name):
+        names = sorted(path.name for path in adapter.iterdir())
+        assert names == ["adapter_config.json", "adapter_model.safetensors"]
+        assert LoraConfig.from_pretrained(str(adapter)).r == 2
+        loras.append(load_lora(adapter)[0])
+    torch.testing.assert_close(first_delta(loras[0]), first_delta(loras[1]))
+
+
 def test_styles_that_cannot_be_told_apart_are_refused(
     predictor_folder: Path,
     references: list[str],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    for name in ("a/ink", "b/ink", "none", "many"):
+    for name in ("a/ink", "b/ink", "none", "many", "odd", "odd/sub.png", "v.2"):
         (tmp_path / name).mkdir(parents=True)
     shutil.copy(references[0], tmp_path / "a/ink")
     shutil.copy(references[0], tmp_path / "b/ink")
+    shutil.copy(references[0], tmp_path / "v.2")
     for number in range(5):
         shutil.copy(references[0], tmp_path / "many" / f"{number}.png")
     ink, same, none, many = (str(tmp_path / name) for name in ("a/ink", "b/ink", "none", "many"))
+    odd, dotted, missing = (str(tmp_path / name) for name in ("odd", "v.2", "oil"))
     output, file = str(tmp_path / "loras"), str(tmp_path / "style.safetensors")
     for arguments, message in (
-        ([ink, references[0], "--output", output], "are files and folders"),
+        ([ink, references[0], "--output", output], f"({references[0]}) is a file among folders"),
+        ([ink, missing, "--output", output], f"({missing}) does not exist"),
+        ([missing, "--output", output], f"({missing}) does not exist"),
+        ([ink, odd, "--output", output], f"({odd}/sub.png) is a folder, not an image"),
+        ([ink, "--output", f"{output}.bin"], "--output"),
+        ([dotted, "--output", output, "--format", "peft"], f"({dotted}) has a dot"),
+        ([references[0], "--output", output], "is no .safetensors file"),
+        ([references[0], "--output", f"{output}.bin", "--format", "peft"], "--output"),
         ([ink, same, "--output", output], "has the name of another folder"),
         ([ink, same, "--output", file], "is one file for 2 styles"),
         ([ink, none, "--output", output], "holds no images"),
