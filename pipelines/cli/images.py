@@ -1,5 +1,6 @@
 """``i2l predict`` and ``i2l generate``: from reference images to LoRA files and pictures."""
 
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -177,10 +178,7 @@ def generate(
     debug: DebugOption = False,
 ) -> None:
     """Draw prompts in the style of reference images or of a LoRA file."""
-    if bool(refs) == bool(lora):
-        raise InputError(
-            "--ref, --lora", "both" if refs else "neither", "is ambiguous", "give one of the two"
-        )
+    _check_style(refs, lora, {"--predictor": predictor, "--weights": weights}, negative)
     tracking = tracking_of(read_recipe(recipe, overrides), recipe, workspace)
     if dry_run:
         print_settings(
@@ -199,9 +197,6 @@ def generate(
             tracking=tracking,
         )
         return
-    if lora is not None and negative is NegativeBranch.NEUTRAL_NEGATIVE:
-        problem = "needs the predictor's LoRA of grey references"
-        raise InputError("--negative", negative.value, problem, "give --ref instead of --lora")
     from pipelines.devices import load_for_style
     from pipelines.drawing import Drawing, draw
     from pipelines.prediction import predict_style, read_lora
@@ -223,3 +218,24 @@ def generate(
         files = draw(drawing, loaded, style.factors, neutral, references.images, output)
     for file in files:
         typer.echo(file)
+
+
+def _check_style(
+    refs: list[str] | None,
+    lora: str | None,
+    for_refs: Mapping[str, object],
+    negative: NegativeBranch,
+) -> None:
+    """Refuse anything but one source of the style, and options that belong to the other one."""
+    if bool(refs) == bool(lora):
+        raise InputError(
+            "--ref, --lora", "both" if refs else "neither", "is ambiguous", "give one of the two"
+        )
+    if lora is None:
+        return
+    for name, value in for_refs.items():
+        if value is not None:
+            raise InputError(name, value, "does not go with --lora", f"leave {name} or --lora out")
+    if negative is NegativeBranch.NEUTRAL_NEGATIVE:
+        problem = "needs the predictor's LoRA of grey references"
+        raise InputError("--negative", negative.value, problem, "give --ref instead of --lora")
