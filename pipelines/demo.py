@@ -175,6 +175,8 @@ def check_address(host: str, port: int | None) -> None:
     Raises:
         InputError: If the host is not of this machine, or the port is taken or not allowed.
     """
+    if host.count(":") > 1 and not host.startswith("["):  # gradio builds a URL from it
+        raise InputError("--host", host, "is IPv6 without brackets", f"write [{host}]")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host.strip("[]"), port or 0, type=socket.SOCK_STREAM
