@@ -3,6 +3,7 @@
 # B images, N LoRAs, K = B / N images a LoRA, C channels, h w latent cells
 
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -20,6 +21,7 @@ from i2l_model.samplers import Sampler
 logger = logging.getLogger(__name__)
 
 _NEGATIVE_PROMPT = ""
+_MAX_SEED = 2**63 - 1
 
 
 @torch.inference_mode()
@@ -43,7 +45,8 @@ def generate(
         backbone: The text-to-image model.
         prompts: B prompts.
         lora: N LoRAs with B = N * K; image i uses LoRA i // K. None draws with the bare backbone.
-        seeds: B seeds. A seed gives the same starting noise whatever the prompt, LoRA or batch.
+        seeds: B seeds in 0..2**63-1. A seed gives the same starting noise whatever the prompt, LoRA
+            or batch.
         num_inference_steps: Steps of the backbone's sampler.
         guidance_scale: ``v = v_neg + scale * (v_pos - v_neg)``; 1 is off.
         guidance: What the negative branch (the empty prompt) carries: no LoRA ("positive_only"),
@@ -95,7 +98,8 @@ def sample_latents(
     batch_size: int = 16,
 ) -> torch.Tensor:
     """Return the clean latents (B, C, h, w) float32; see `generate`."""
-    height, width = height or backbone.image_size, width or backbone.image_size
+    height = backbone.image_size if height is None else height
+    width = backbone.image_size if width is None else width
     shape = backbone.latent_shape(height, width)
     _check(prompts, seeds, guidance_scale, batch_size)
     guided = guidance_scale != 1
@@ -216,7 +220,11 @@ def _check(
         raise InputError("prompts", prompts, "is one string", "give a list of prompts")
     if len(prompts) != len(seeds):
         raise InputError("seeds", len(seeds), f"must be {len(prompts)}", "give one for each prompt")
-    if not guidance_scale >= 1:
-        raise InputError("guidance_scale", guidance_scale, "must be >= 1", "use 1 for no guidance")
+    for seed in seeds:
+        if not 0 <= seed <= _MAX_SEED:
+            raise InputError("seeds", seed, "must be in 0..2**63-1", "change it")
+    if not (guidance_scale >= 1 and math.isfinite(guidance_scale)):
+        problem = "must be >= 1 and finite"
+        raise InputError("guidance_scale", guidance_scale, problem, "use 1 for no guidance")
     if batch_size < 1:
         raise InputError("batch_size", batch_size, "must be at least 1", "raise it")

@@ -1,6 +1,10 @@
 """The demo page: reference images and a prompt in, a styled picture and its LoRA file out."""
 
+import errno
+import shutil
+import socket
 import tempfile
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -12,7 +16,7 @@ from PIL import Image
 from i2l_model.errors import InputError
 from i2l_model.guidance import Guidance
 from i2l_model.lora.files import LoraFormat, lora_formats, save_lora
-from pipelines.devices import load_for_inference
+from pipelines.devices import load_for_style
 from pipelines.drawing import Drawing, styled_and_plain
 from pipelines.prediction import StylePredictor, lora_metadata, predictor_name
 from pipelines.style_references import read_references
@@ -22,6 +26,7 @@ _PROMPT = "a house"
 _SHOWN_PX = 256  # smaller pictures are enlarged without smoothing
 _MAX_UPLOAD = "64mb"
 _FILE_NAME = "i2l-style.safetensors"
+_KEPT_LORAS = 8  # the page copies a file as soon as it offers it
 
 
 class Demo:
@@ -39,9 +44,10 @@ class Demo:
     def __init__(self, folder: Path, name: str, backbone: str | None) -> None:
         self.predictor = StylePredictor(folder)
         self.name = name
-        self.backbone = load_for_inference(backbone or self.predictor.backbone)
+        self.backbone = load_for_style(backbone, self.predictor.backbone, "predictor")
         self.predictor.predictor.config.check_backbone(self.backbone)
         self._files = tempfile.TemporaryDirectory(prefix="i2l-demo-")
+        self._folders: deque[Path] = deque()
 
     @property
     def max_refs(self) -> int:
@@ -78,10 +84,17 @@ class Demo:
             neutral = self.predictor.neutral(len(paths), strength=strength)
         drawing = Drawing((prompt,), seed, steps, guidance_scale, guidance)
         (styled,), (plain,) = styled_and_plain(drawing, self.backbone, prediction.factors, neutral)
-        file = Path(tempfile.mkdtemp(dir=self._files.name)) / _FILE_NAME
+        file = self._new_folder() / _FILE_NAME
         metadata = lora_metadata(prediction, references, strength, self.name)
         save_lora(prediction.factors, file, file_format, metadata.header())
         return _enlarged(styled), _enlarged(plain), str(file)
+
+    def _new_folder(self) -> Path:
+        """Make a folder for one LoRA; the latest few stay."""
+        if len(self._folders) == _KEPT_LORAS:
+            shutil.rmtree(self._folders.popleft())
+        self._folders.append(Path(tempfile.mkdtemp(dir=self._files.name)))
+        return self._folders[-1]
 
 
 def build_page(demo: Demo) -> gr.Blocks:
@@ -156,6 +169,30 @@ def _outputs() -> list[Component]:
     ]
 
 
+def check_address(host: str, port: int | None) -> None:
+    """Refuse an address that cannot be listened on, before any model is loaded for it.
+
+    Raises:
+        InputError: If the host is not of this machine, or the port is taken or not allowed.
+    """
+    if host.count(":") > 1 and not host.startswith("["):  # gradio builds a URL from it
+        raise InputError("--host", host, "is IPv6 without brackets", f"write [{host}]")
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host.strip("[]"), port or 0, type=socket.SOCK_STREAM
+        )[0]
+        with socket.socket(family, kind, protocol) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+    except (OSError, UnicodeError) as error:
+        code = error.errno if isinstance(error, OSError) else None
+        if port is not None and code in (errno.EADDRINUSE, errno.EACCES):
+            problem = "is taken" if code == errno.EADDRINUSE else "is not allowed to you"
+            raise InputError("--port", port, problem, "name another") from error
+        fix = "use 127.0.0.1, or 0.0.0.0 for all"
+        raise InputError("--host", host, "is no address of this machine", fix) from error
+
+
 def serve(page: gr.Blocks, host: str, port: int | None) -> str:
     """Start the page and return its address; it runs until `gr.Blocks.close`.
 
@@ -176,7 +213,8 @@ def serve(page: gr.Blocks, host: str, port: int | None) -> str:
             theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
         )
     except OSError as error:
-        raise InputError("--port", port, f"cannot be opened ({error})", "name another") from error
+        value = port or "the first free one from 7860"
+        raise InputError("--port", value, "cannot be opened", "name another") from error
     return str(address)
 
 

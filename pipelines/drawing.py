@@ -1,6 +1,7 @@
 """Pictures of prompts with and without a style, and a grid of both."""
 
 import re
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -8,13 +9,13 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from i2l_model.atomic import open_atomic
 from i2l_model.backbones.base import Backbone
 from i2l_model.errors import InputError
 from i2l_model.generation import generate
 from i2l_model.guidance import Guidance
 from i2l_model.images import fit_square
 from i2l_model.lora.factors import LoraFactors
-from pipelines.devices import load_for_inference
 
 _TILE = 192
 _GAP = 8
@@ -69,7 +70,7 @@ def styled_and_plain(
 
 def draw(
     drawing: Drawing,
-    backbone: str,
+    backbone: Backbone,
     lora: LoraFactors,
     neutral_lora: LoraFactors | None,
     references: Sequence[Image.Image],
@@ -79,7 +80,7 @@ def draw(
 
     Args:
         drawing: What to draw.
-        backbone: Name or folder of the text-to-image model.
+        backbone: The text-to-image model.
         lora: The style, one LoRA.
         neutral_lora: That of the negative branch for "neutral_negative", else None.
         references: Images to show at the top of the grid; may be empty.
@@ -89,26 +90,34 @@ def draw(
         The files, the grid last.
 
     Raises:
-        InputError: If the folder cannot be written or the LoRA does not fit the backbone.
+        InputError: If a file cannot be written, or the LoRA does not fit the backbone; no picture
+            is written then.
     """
-    styled, plain = styled_and_plain(drawing, load_for_inference(backbone), lora, neutral_lora)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            "--output", folder, f"cannot be made: {error.strerror}", "name another"
-        ) from None
-    files = []
-    for number, prompt in enumerate(drawing.prompts):
-        stem = f"{number:03d}-{_slug(prompt)}"
-        for image, suffix in ((styled[number], ""), (plain[number], "-unstyled")):
-            files.append(folder / f"{stem}{suffix}.png")
-            image.save(files[-1])
+    stems = [f"{number:03d}-{_slug(prompt)}" for number, prompt in enumerate(drawing.prompts)]
+    names = [f"{stem}{suffix}.png" for stem in stems for suffix in ("", "-unstyled")]
+    files = [folder / name for name in (*names, "grid.png")]
+    _check_writable(folder, files)
+    styled, plain = styled_and_plain(drawing, backbone, lora, neutral_lora)
+    pairs = [image for pair in zip(styled, plain, strict=True) for image in pair]
     rows = [("references", list(references))] if references else []
     rows += [("with the style", styled), ("without", plain)]
-    files.append(folder / "grid.png")
-    _grid(rows).save(files[-1])
+    for file, image in zip(files, [*pairs, _grid(rows)], strict=True):
+        with open_atomic(file, field="--output") as stream:
+            image.save(stream, "PNG")
     return files
+
+
+def _check_writable(folder: Path, files: Sequence[Path]) -> None:
+    """Make the folder and refuse one that cannot take the files, before time is spent on them."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        problem = f"cannot be written: {error.strerror}"
+        raise InputError("--output", folder, problem, "name another folder") from error
+    for file in files:
+        if file.is_dir():
+            raise InputError("--output", file, "is a folder", "name another --output or move it")
 
 
 def _grid(rows: Sequence[tuple[str, Sequence[Image.Image]]]) -> Image.Image:
@@ -132,7 +141,8 @@ def _grid(rows: Sequence[tuple[str, Sequence[Image.Image]]]) -> Image.Image:
 
 def _tile(image: Image.Image) -> Image.Image:
     if max(image.size) < _TILE:
-        return image.resize((_TILE, _TILE), Image.Resampling.NEAREST)
+        square = fit_square(image, min(image.size))
+        return square.resize((_TILE, _TILE), Image.Resampling.NEAREST)
     return fit_square(image, _TILE)
 
 

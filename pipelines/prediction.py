@@ -63,7 +63,8 @@ class StylePredictor:
             strength: Factor on the updates.
 
         Raises:
-            InputError: If a style has too many references, or the strength is not finite.
+            InputError: If a style has too many references, or a LoRA of that strength would not be
+                finite.
         """
         _check_strength(strength)
         for style in styles:
@@ -78,7 +79,7 @@ class StylePredictor:
             weights[row, :num] = torch.tensor(style.weights or (1.0,) * num)
         device = inference_device()
         factors = self.predictor(images.to(device), (weights > 0).to(device), weights.to(device))
-        factors = factors.detach().scaled(strength).to("cpu")
+        factors = _scaled(factors.detach(), strength).to("cpu")
         return [
             Prediction(factors.select([row]), self.backbone, self._sha256)
             for row in range(len(styles))
@@ -86,7 +87,7 @@ class StylePredictor:
 
     def neutral(self, num_refs: int, *, strength: float = 1.0) -> LoraFactors:
         """Return the LoRA of as many mid-grey references, for "neutral_negative" guidance."""
-        return self.predictor.predict_neutral(num_refs).scaled(strength).to("cpu")
+        return _scaled(self.predictor.predict_neutral(num_refs), strength).to("cpu")
 
 
 def predict_style(
@@ -113,11 +114,11 @@ def read_lora(path: str, *, strength: float = 1.0) -> Prediction:
     """Read a LoRA file; one of another program is taken for the shipped backbone.
 
     Raises:
-        InputError: If it is no LoRA, or the strength is not finite.
+        InputError: If it is no LoRA, or would not be finite with that strength.
     """
     _check_strength(strength)
     factors, metadata = load_lora(path)
-    return Prediction(factors.scaled(strength), backbone_of(metadata) or _SHIPPED_BACKBONE)
+    return Prediction(_scaled(factors, strength), backbone_of(metadata) or _SHIPPED_BACKBONE)
 
 
 def write_loras(
@@ -129,31 +130,32 @@ def write_loras(
     strength: float,
     progress: Progress,
 ) -> dict[Path, Prediction]:
-    """Predict and write the LoRA file of each style, some styles in one forward pass.
+    """Predict and write the LoRA of each style, some styles in one forward pass.
 
     Args:
         folder: A predictor.
-        styles: References by the file to write.
+        styles: References by the file or PEFT folder to write.
         name: What the user calls the predictor.
         file_format: Key names of the files.
         strength: Factor on the updates.
         progress: Told about every batch.
 
     Raises:
-        InputError: As `StylePredictor` and `save_lora`; nothing is written if a style does not fit.
+        InputError: As `StylePredictor` and `save_lora`; nothing is written if a style does not fit
+            or its LoRA is not finite.
     """
     predictor = StylePredictor(folder)
     for references in styles.values():
         predictor.check(references)
-    written: dict[Path, Prediction] = {}
+    predictions: dict[Path, Prediction] = {}
     for batch in _batches(list(styles.items())):
-        predictions = predictor.predict([refs for _, refs in batch], strength=strength)
-        for (file, references), prediction in zip(batch, predictions, strict=True):
-            metadata = lora_metadata(prediction, references, strength, name)
-            save_lora(prediction.factors, file, file_format, metadata.header())
-            written[file] = prediction
-        progress.update("predict", len(written), len(styles), f"{len(written)} LoRAs")
-    return written
+        predicted = predictor.predict([refs for _, refs in batch], strength=strength)
+        predictions.update(zip([file for file, _ in batch], predicted, strict=True))
+        progress.update("predict", len(predictions), len(styles), f"{len(predictions)} LoRAs")
+    for file, prediction in predictions.items():
+        metadata = lora_metadata(prediction, styles[file], strength, name)
+        save_lora(prediction.factors, file, file_format, metadata.header())
+    return predictions
 
 
 def lora_metadata(
@@ -193,3 +195,15 @@ def _batches(
 def _check_strength(strength: float) -> None:
     if not math.isfinite(strength):
         raise InputError("--strength", strength, "is not finite", "use a number such as 1")
+
+
+def _scaled(factors: LoraFactors, strength: float) -> LoraFactors:
+    """Return the LoRAs at a strength; what is no longer finite is the strength's fault."""
+    factors.check_finite()
+    scaled = factors.scaled(strength)
+    try:
+        scaled.check_finite()
+    except InputError as error:
+        problem = "is too large for this LoRA"
+        raise InputError("--strength", strength, problem, "use a number such as 1") from error
+    return scaled

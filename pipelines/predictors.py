@@ -1,4 +1,4 @@
-"""Finding a predictor by folder, URI, registry name or the name of a shipped one."""
+"""Finding a predictor by folder, URI, registry name or the name of the shipped one."""
 
 import tempfile
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ def local_predictor(predictor: str | None, tracking: "TrackingConfig") -> Iterat
 
     Args:
         predictor: Folder, file:// or s3:// URI, models:/NAME@ALIAS, models:/NAME/VERSION, or the
-            name of a shipped predictor; None takes the shipped one.
+            name of the shipped predictor, which None takes too.
         tracking: Resolved settings of the registry that models:/ means.
 
     Raises:
@@ -34,9 +34,12 @@ def local_predictor(predictor: str | None, tracking: "TrackingConfig") -> Iterat
     from jobs import storage
     from jobs.predictor_folder import check_predictor
 
-    if predictor is None or predictor in available_assets():
-        yield asset_path(predictor or SHIPPED_PREDICTOR)
+    if predictor is None or predictor == SHIPPED_PREDICTOR:
+        yield asset_path(SHIPPED_PREDICTOR)
         return
+    if predictor in available_assets():
+        fix = f"name a predictor folder, models:/NAME@champion or {SHIPPED_PREDICTOR}"
+        raise InputError("--predictor", predictor, "is shipped, but is no predictor", fix)
     with tempfile.TemporaryDirectory(prefix="i2l-predictor-") as scratch:
         if predictor.startswith("models:/"):
             from jobs.registry.versions import ModelRegistry

@@ -9,6 +9,7 @@ from PIL import Image
 
 from i2l_model.errors import InputError
 from i2l_model.images import IMAGE_EXTENSIONS, load_image
+from i2l_model.lora.files import LoraFormat
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,10 @@ def read_references(paths: Sequence[str], weights: Sequence[float] | None = None
     """
     if len(paths) == 1 and Path(paths[0]).is_dir():
         paths = images_in(Path(paths[0]))
+    for path in paths:
+        if Path(path).is_dir():
+            fix = "give image files, or one folder with nothing but images"
+            raise InputError("references", path, "is a folder, not an image", fix)
     images = tuple(load_image(path) for path in paths)
     if not weights:
         return References(tuple(paths), images)
@@ -69,26 +74,31 @@ def images_in(folder: Path) -> list[str]:
 
 
 def styles_of(
-    paths: Sequence[str], output: Path, weights: Sequence[float] | None = None
+    paths: Sequence[str],
+    output: Path,
+    weights: Sequence[float] | None = None,
+    file_format: LoraFormat = "diffusers",
 ) -> dict[Path, References]:
-    """Return the references of each style by the LoRA file that is to be written.
+    """Return the references of each style by what is to be written: a LoRA file or PEFT folder.
 
     Args:
         paths: Image files of one style, or folders, each of a style.
-        output: A .safetensors file for one style, else a folder.
+        output: A .safetensors file for one style; else a folder, which takes a file or PEFT folder
+            of each style, or with format "peft" and image files is the PEFT folder.
         weights: One for each reference of a single style, or None.
+        file_format: What will be written.
 
     Raises:
         InputError: If files and folders are mixed, a file cannot be read, two folders have one
             name, or output and number of styles do not go together.
     """
-    folders = [Path(path) for path in paths if Path(path).is_dir()]
-    if folders and len(folders) < len(paths):
-        fix = "give the images of one style, or folders alone"
-        raise InputError("references", len(paths), "are files and folders", fix)
+    folders = _folders(paths)
     single = output.suffix == ".safetensors"
+    if output.suffix and not single:
+        fix = "end its name in .safetensors, or without a dot for a folder"
+        raise InputError("--output", output, "is no .safetensors file", fix)
     if not folders or (single and len(folders) == 1):
-        if not single:
+        if not single and file_format != "peft":
             raise InputError("--output", output, "is no .safetensors file", "end its name so")
         return {output: read_references(paths, weights)}
     if single:
@@ -99,8 +109,29 @@ def styles_of(
         raise InputError("--weights", list(weights), problem, "leave them out")
     styles: dict[Path, References] = {}
     for folder in folders:
-        file = output / f"{folder.resolve().name}.safetensors"
-        if file in styles:
+        target = output / _target_name(folder, file_format)
+        if target in styles:
             raise InputError("references", folder, "has the name of another folder", "rename it")
-        styles[file] = read_references([str(folder)])
+        styles[target] = read_references([str(folder)])
     return styles
+
+
+def _folders(paths: Sequence[str]) -> list[Path]:
+    """All paths as folders, or none where all are files."""
+    folders = [Path(path) for path in paths if Path(path).is_dir()]
+    for path in paths:
+        if not Path(path).exists():
+            raise InputError("references", path, "does not exist", "give an image or a folder")
+        if folders and not Path(path).is_dir():
+            fix = "give the images of one style, or folders alone"
+            raise InputError("references", path, "is a file among folders", fix)
+    return folders
+
+
+def _target_name(folder: Path, file_format: LoraFormat) -> str:
+    name = folder.resolve().name
+    if file_format != "peft":
+        return f"{name}.safetensors"
+    if "." in name:
+        raise InputError("references", folder, "has a dot, no name of a PEFT folder", "rename it")
+    return name

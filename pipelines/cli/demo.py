@@ -59,9 +59,10 @@ def demo(
         )
         return
     with ctx.ensure_object(Session).job():
-        from pipelines.demo import Demo, build_page, serve
+        from pipelines.demo import Demo, build_page, check_address, serve
         from pipelines.predictors import SHIPPED_PREDICTOR, local_predictor
 
+        check_address(host, port)
         with local_predictor(predictor, tracking) as folder:
             page = build_page(Demo(folder, predictor or SHIPPED_PREDICTOR, backbone))
         address = serve(page, host, port)

@@ -1,5 +1,6 @@
 """``i2l predict`` and ``i2l generate``: from reference images to LoRA files and pictures."""
 
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -37,7 +38,7 @@ WeightsOption = Annotated[
 
 
 class LoraFileFormat(StrEnum):
-    """Key names of the written file."""
+    """Key names of the written file, or of the adapter in a PEFT folder."""
 
     DIFFUSERS = "diffusers"
     PEFT = "peft"
@@ -79,13 +80,13 @@ def predict(
         typer.Option(
             "--output",
             metavar="FILE.safetensors|FOLDER",
-            help="LoRA file to write; for several styles a folder, in which each LoRA has the "
-            "name of its style's folder.",
+            help="LoRA file to write; for folders of styles a folder, in which each LoRA has the "
+            "name of its style's folder. With --format peft a FOLDER is a PEFT adapter.",
         ),
     ],
     predictor: PredictorOption = None,
     file_format: Annotated[
-        LoraFileFormat, typer.Option("--format", help="Who will load the file.")
+        LoraFileFormat, typer.Option("--format", help="Who will load it; see docs/lora.md.")
     ] = LoraFileFormat.DIFFUSERS,
     strength: StrengthOption = 1.0,
     weights: WeightsOption = None,
@@ -112,7 +113,7 @@ def predict(
     from pipelines.predictors import SHIPPED_PREDICTOR, local_predictor
     from pipelines.style_references import styles_of
 
-    styles = styles_of(images, output, weights)
+    styles = styles_of(images, output, weights, file_format.value)
     with (
         ctx.ensure_object(Session).job() as progress,
         local_predictor(predictor, tracking) as folder,
@@ -154,7 +155,9 @@ def generate(
             show_default="the one the predictor or the LoRA was made for",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the starting noise.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**63 - 1, help="Seed of the starting noise.")
+    ] = 0,
     steps: Annotated[int, typer.Option(min=1, help="Sampling steps.")] = 20,
     guidance: Annotated[
         float, typer.Option(min=1.0, help="Classifier-free guidance scale; 1 is off.")
@@ -175,10 +178,7 @@ def generate(
     debug: DebugOption = False,
 ) -> None:
     """Draw prompts in the style of reference images or of a LoRA file."""
-    if bool(refs) == bool(lora):
-        raise InputError(
-            "--ref, --lora", "both" if refs else "neither", "is ambiguous", "give one of the two"
-        )
+    _check_style(refs, lora, {"--predictor": predictor, "--weights": weights}, negative)
     tracking = tracking_of(read_recipe(recipe, overrides), recipe, workspace)
     if dry_run:
         print_settings(
@@ -197,9 +197,7 @@ def generate(
             tracking=tracking,
         )
         return
-    if lora is not None and negative is NegativeBranch.NEUTRAL_NEGATIVE:
-        problem = "needs the predictor's LoRA of grey references"
-        raise InputError("--negative", negative.value, problem, "give --ref instead of --lora")
+    from pipelines.devices import load_for_style
     from pipelines.drawing import Drawing, draw
     from pipelines.prediction import predict_style, read_lora
     from pipelines.predictors import local_predictor
@@ -216,8 +214,28 @@ def generate(
                 style, neutral = predict_style(
                     folder, references, strength=strength, neutral_too=neutral_too
                 )
-        files = draw(
-            drawing, backbone or style.backbone, style.factors, neutral, references.images, output
-        )
+        loaded = load_for_style(backbone, style.backbone, "LoRA" if lora else "predictor")
+        files = draw(drawing, loaded, style.factors, neutral, references.images, output)
     for file in files:
         typer.echo(file)
+
+
+def _check_style(
+    refs: list[str] | None,
+    lora: str | None,
+    for_refs: Mapping[str, object],
+    negative: NegativeBranch,
+) -> None:
+    """Refuse anything but one source of the style, and options that belong to the other one."""
+    if bool(refs) == bool(lora):
+        raise InputError(
+            "--ref, --lora", "both" if refs else "neither", "is ambiguous", "give one of the two"
+        )
+    if lora is None:
+        return
+    for name, value in for_refs.items():
+        if value is not None:
+            raise InputError(name, value, "does not go with --lora", f"leave {name} or --lora out")
+    if negative is NegativeBranch.NEUTRAL_NEGATIVE:
+        problem = "needs the predictor's LoRA of grey references"
+        raise InputError("--negative", negative.value, problem, "give --ref instead of --lora")

@@ -52,8 +52,11 @@ def show_model_info(
         ),
     ] = None,
     architecture: Annotated[
-        int, typer.Option(min=1, max=2, help="With --backbone: version of the predictor.")
-    ] = 2,
+        int | None,
+        typer.Option(
+            min=1, max=2, help="With --backbone: version of the predictor.", show_default="2"
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     workspace: WorkspaceOption = None,
     recipe: RecipeOption = DEFAULT_RECIPE,
@@ -63,11 +66,15 @@ def show_model_info(
 ) -> None:
     """Print parameters, LoRA size and memory of a predictor."""
     if backbone is not None and predictor is not None:
-        raise InputError("--backbone", backbone, "goes not with --predictor", "leave one out")
+        raise InputError("--backbone", backbone, "does not go with --predictor", "leave one out")
+    if architecture is not None and backbone is None:
+        raise InputError("--architecture", architecture, "needs --backbone", "give both or neither")
     settings = read_recipe(recipe, overrides)
     tracking = tracking_of(settings, recipe, workspace)
     if dry_run:
-        print_settings(backbone=backbone, predictor=predictor, architecture=architecture)
+        print_settings(
+            backbone=backbone, predictor=predictor, architecture=architecture, tracking=tracking
+        )
         return
     from i2l_model.predictor import LoraPredictor
     from pipelines.model_info import model_info

@@ -77,6 +77,15 @@ def test_the_shipped_predictor_is_the_default(
         assert folder == predictor_folder
 
 
+@pytest.mark.parametrize("name", ["tiny-zimage", "tiny-encoder"])
+def test_another_shipped_model_is_no_predictor(name: str) -> None:
+    with (
+        pytest.raises(InputError, match=rf"--predictor \({name}\) is shipped, but is no predictor"),
+        local_predictor(name, TRACKING),
+    ):
+        pass
+
+
 def test_a_registry_that_does_not_exist_is_not_made() -> None:
     with (
         pytest.raises(InputError, match="has no registry"),

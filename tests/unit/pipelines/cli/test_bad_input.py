@@ -1,3 +1,4 @@
+import socket
 import tarfile
 from pathlib import Path
 
@@ -96,3 +97,15 @@ def test_a_workspace_that_is_a_file(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 def test_an_unknown_tracking_scheme(capsys: pytest.CaptureFixture[str]) -> None:
     assert "tracking.uri" in refused(["versions", "--set", "tracking.uri=mlflow.db"], capsys)
+
+
+def test_a_demo_that_cannot_be_reached_loads_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    demo = ["demo", "--predictor", "no-such-folder"]
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = str(server.getsockname()[1])
+        assert f"--port ({port}) is taken; name another" in refused([*demo, "--port", port], capsys)
+    for host in ("192.0.2.1", "no such host", "x" * 70, "[::1::]"):
+        line = refused([*demo, "--host", host], capsys)
+        assert f"--host ({host}) is no address of this machine" in line
+    assert "write [::1]" in refused([*demo, "--host", "::1"], capsys)
+    assert "no-such-folder" in refused(demo, capsys)

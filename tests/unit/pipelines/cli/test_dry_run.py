@@ -18,6 +18,8 @@ CALLS = {
     "versions": [],
     "predict": ["a.png", "b.png", "--output", "o.safetensors"],
     "generate": ["--prompt", "a cat", "--ref", "a.png", "b.png", "--output", "o"],
+    "model-info": ["--backbone", "z-image", "--architecture", "1"],
+    "demo": ["--port", "8000"],
     "run": [],
 }
 
@@ -69,3 +71,10 @@ def test_lists_behind_one_option_arrive_whole(capsys: pytest.CaptureFixture[str]
     )
     assert settings["images"] == ["a.png", "b.png"]
     assert settings["weights"] == [0.7, 0.3]
+
+
+def test_model_info_shows_the_registry_that_it_would_read(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    arguments = ["model-info", "--set", "tracking.uri=http://registry:5000"]
+    assert settings_of(arguments, capsys)["tracking"]["uri"] == "http://registry:5000"

@@ -128,6 +128,7 @@ def test_one_reference_that_is_no_image_fails_all_before_anything_is_written(
         (["--weights", "0", "0"], "--weights"),
         (["--weights", "nan", "1"], "--weights"),
         (["--strength", "inf"], "--strength"),
+        (["--strength", "1e39"], "--strength (1e+39) is too large"),
         (["--format", "onnx"], "--format"),
         (["--output", "style.bin"], "--output"),
         (["--predictor", "no-such-folder"], "--predictor"),
@@ -169,18 +170,23 @@ class Generate:
     def __init__(self, predict: Predict, backbone: Path, root: Path) -> None:
         self.predict, self.backbone, self.root = predict, backbone, root
 
-    def __call__(self, name: str, *options: str) -> Path:
-        folder = self.root / name
-        code = run(
-            ["generate", "--prompt", "a house", "a cat!", "--output", str(folder), "--steps",
-             "2", "--backbone", str(self.backbone), *options]
+    @property
+    def references(self) -> list[str]:
+        refs = self.predict.references[:2]
+        return ["--ref", *refs, "--predictor", str(self.predict.predictor)]
+
+    def run(self, name: str, *options: str) -> int:
+        return run(
+            ["generate", "--prompt", "a house", "a cat!", "--output", str(self.root / name),
+             "--steps", "2", "--backbone", str(self.backbone), *options]
         )  # fmt: skip
-        assert code == 0
-        return folder
+
+    def __call__(self, name: str, *options: str) -> Path:
+        assert self.run(name, *options) == 0
+        return self.root / name
 
     def from_references(self, name: str, *options: str) -> Path:
-        refs = self.predict.references[:2]
-        return self(name, "--ref", *refs, "--predictor", str(self.predict.predictor), *options)
+        return self(name, *self.references, *options)
 
 
 def pixels(folder: Path, name: str) -> bytes:
@@ -229,15 +235,46 @@ def test_the_negative_branch_carries_what_is_asked_for(generated: Generate) -> N
     assert pixels(off, STYLED) == pixels(generated.from_references("plain"), STYLED)
 
 
+def test_a_picture_that_cannot_be_written_is_named_before_any_is(
+    generated: Generate, capsys: pytest.CaptureFixture[str]
+) -> None:
+    taken = generated.root / "a" / "grid.png"
+    taken.mkdir(parents=True)
+    assert generated.run("a", *generated.references) == 2
+    assert f"--output ({taken}) is a folder" in capsys.readouterr().err
+    assert list(taken.parent.iterdir()) == [taken]
+    file = generated.root / "file"
+    file.touch()
+    assert generated.run("file", *generated.references) == 2
+    assert f"--output ({file}) cannot be written" in capsys.readouterr().err
+
+
+def test_a_backbone_that_is_not_here_is_asked_for(
+    generated: Generate, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert generated.predict() == 0
+    lora = ["--lora", str(generated.predict.output)]
+    arguments = ["generate", "--prompt", "x", "--output", str(tmp_path / "o")]
+    for style, owner in ((lora, "LoRA"), (generated.references, "predictor")):
+        assert run([*arguments, *style]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert f"--backbone (random-zimage) is what the {owner} was made for" in line
+        assert line.endswith("; give --backbone FOLDER")
+
+
 @pytest.mark.parametrize(
     ("options", "named"),
     [
         (["--lora", "b.safetensors", "--negative", "neutral_negative"], "--negative"),
         ([], "--ref"),
         (["--ref", "a.png", "--lora", "b.safetensors"], "--ref"),
+        (["--lora", "b.safetensors", "--weights", "1"], "--weights ([1.0]) does not go with"),
+        (["--lora", "b.safetensors", "--predictor", "p"], "--predictor (p) does not go with"),
         (["--ref", "missing.png"], "missing.png"),
+        (["--ref", "/tmp", "/usr"], "(/tmp) is a folder"),
         (["--lora", "missing.safetensors"], "missing.safetensors"),
         (["--lora", "missing.safetensors", "--guidance", "0.5"], "--guidance"),
+        (["--lora", "missing.safetensors", "--seed", str(2**63)], "--seed"),
     ],
 )
 def test_generate_names_what_is_wrong(
@@ -274,22 +311,50 @@ def test_folders_give_a_lora_each_as_they_would_alone(
         assert json.loads(metadata["i2l.references"]) == names
 
 
+def test_peft_folders_hold_the_adapter(
+    predictor_folder: Path, references: list[str], tmp_path: Path
+) -> None:
+    from peft import LoraConfig
+
+    folder = Path(references[0]).parent
+    options = ["--predictor", str(predictor_folder), "--format", "peft", "--output"]
+    alone, each = tmp_path / "alone", tmp_path / "adapters"
+    assert run(["predict", *references, *options, str(alone)]) == 0
+    assert run(["predict", str(folder), *options, str(each)]) == 0
+    loras = []
+    for adapter in (alone, each / folder.name):
+        names = sorted(path.name for path in adapter.iterdir())
+        assert names == ["adapter_config.json", "adapter_model.safetensors"]
+        assert LoraConfig.from_pretrained(str(adapter)).r == 2
+        loras.append(load_lora(adapter)[0])
+    torch.testing.assert_close(first_delta(loras[0]), first_delta(loras[1]))
+
+
 def test_styles_that_cannot_be_told_apart_are_refused(
     predictor_folder: Path,
     references: list[str],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    for name in ("a/ink", "b/ink", "none", "many"):
+    for name in ("a/ink", "b/ink", "none", "many", "odd", "odd/sub.png", "v.2"):
         (tmp_path / name).mkdir(parents=True)
     shutil.copy(references[0], tmp_path / "a/ink")
     shutil.copy(references[0], tmp_path / "b/ink")
+    shutil.copy(references[0], tmp_path / "v.2")
     for number in range(5):
         shutil.copy(references[0], tmp_path / "many" / f"{number}.png")
     ink, same, none, many = (str(tmp_path / name) for name in ("a/ink", "b/ink", "none", "many"))
+    odd, dotted, missing = (str(tmp_path / name) for name in ("odd", "v.2", "oil"))
     output, file = str(tmp_path / "loras"), str(tmp_path / "style.safetensors")
     for arguments, message in (
-        ([ink, references[0], "--output", output], "are files and folders"),
+        ([ink, references[0], "--output", output], f"({references[0]}) is a file among folders"),
+        ([ink, missing, "--output", output], f"({missing}) does not exist"),
+        ([missing, "--output", output], f"({missing}) does not exist"),
+        ([ink, odd, "--output", output], f"({odd}/sub.png) is a folder, not an image"),
+        ([ink, "--output", f"{output}.bin"], "--output"),
+        ([dotted, "--output", output, "--format", "peft"], f"({dotted}) has a dot"),
+        ([references[0], "--output", output], "is no .safetensors file"),
+        ([references[0], "--output", f"{output}.bin", "--format", "peft"], "--output"),
         ([ink, same, "--output", output], "has the name of another folder"),
         ([ink, same, "--output", file], "is one file for 2 styles"),
         ([ink, none, "--output", output], "holds no images"),

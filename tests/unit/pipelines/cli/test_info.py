@@ -31,7 +31,12 @@ def test_the_shipped_predictor_as_text(workspace, capsys):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--backbone", "sdxl"], ["--backbone", "z-image", "--predictor", "x"]]
+    "arguments",
+    [
+        ["--backbone", "sdxl"],
+        ["--backbone", "z-image", "--predictor", "x"],
+        ["--architecture", "1"],
+    ],
 )
 def test_bad_input_is_one_line(workspace, capsys, arguments):
     assert run(["model-info", *arguments]) == 2
