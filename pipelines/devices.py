@@ -1,4 +1,4 @@
-"""Where the commands that use a predictor run: on a GPU in bfloat16 if there is one."""
+"""Where commands that use a predictor run: on a GPU if there is one, backbones in bfloat16."""
 
 import torch
 

@@ -24,7 +24,7 @@ class ModelInfo:
         lora_parameters: Numbers in that LoRA.
         lora_bytes: Their bytes by dtype, without the file's header; i2l predict writes float32.
         train_bytes: Memory to train by kind, without the backbone's activations.
-        infer_bytes: Memory to infer by kind, weights in bfloat16.
+        infer_bytes: Memory to infer by kind, the backbone in bfloat16.
     """
 
     backbone: str
@@ -79,7 +79,7 @@ def model_info(
             "predictor activations of one LoRA, estimate": (numbers + lora) * _BF16,
         },
         infer_bytes={
-            "predictor weights, bf16": total * _BF16,
+            "predictor weights, fp32": total * _FP32,
             "backbone, bf16": backbone,
             "activations of one LoRA, estimate": (numbers // max(config.depth, 1) + lora) * _BF16,
         },

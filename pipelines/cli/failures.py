@@ -1,7 +1,6 @@
 """What the command line prints and which exit code it returns when something goes wrong."""
 
 import errno
-import logging
 import os
 import re
 import sys
@@ -21,8 +20,6 @@ INTERRUPTED = 130
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _SAYS_FULL = re.compile("|".join(re.escape(os.strerror(code)) for code in _DISK_FULL))
-
-logger = logging.getLogger(__name__)
 
 
 def report(error: BaseException, *, command: str, debug: bool, log_file: str | None) -> int:
@@ -53,7 +50,6 @@ def report(error: BaseException, *, command: str, debug: bool, log_file: str | N
     if isinstance(error, (KeyboardInterrupt, typer.Abort)):
         _print("interrupted; the same command continues where it stopped")
         return INTERRUPTED
-    logger.error("%s failed", command, exc_info=error)
     if debug:
         traceback.print_exception(error, file=sys.stderr)
     _print(f"error: {_one_line(error)}")

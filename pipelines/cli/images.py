@@ -76,7 +76,7 @@ def predict(
         typer.Argument(help="Reference images of one style, or a folder of them for each style."),
     ],
     output: Annotated[
-        Path,
+        str,
         typer.Option(
             "--output",
             metavar="FILE.safetensors|FOLDER",
@@ -101,7 +101,7 @@ def predict(
     if dry_run:
         print_settings(
             images=images,
-            output=str(output),
+            output=output,
             predictor=predictor,
             format=file_format.value,
             strength=strength,
@@ -113,7 +113,7 @@ def predict(
     from pipelines.predictors import SHIPPED_PREDICTOR, local_predictor
     from pipelines.style_references import styles_of
 
-    styles = styles_of(images, output, weights, file_format.value)
+    styles = styles_of(images, _local(output), weights, file_format.value)
     with (
         ctx.ensure_object(Session).job() as progress,
         local_predictor(predictor, tracking) as folder,
@@ -136,7 +136,7 @@ def generate(
         list[str], typer.Option("--prompt", metavar="TEXT...", help="What to draw. Repeatable.")
     ],
     output: Annotated[
-        Path, typer.Option("--output", metavar="FOLDER", help="Folder for the pictures.")
+        str, typer.Option("--output", metavar="FOLDER", help="Folder for the pictures.")
     ],
     refs: Annotated[
         list[str] | None,
@@ -183,7 +183,7 @@ def generate(
     if dry_run:
         print_settings(
             prompts=prompts,
-            output=str(output),
+            output=output,
             refs=refs,
             lora=lora,
             predictor=predictor,
@@ -203,6 +203,7 @@ def generate(
     from pipelines.predictors import local_predictor
     from pipelines.style_references import read_references
 
+    folder = _local(output)
     drawing = Drawing(tuple(prompts), seed, steps, guidance, negative.value)
     with ctx.ensure_object(Session).job():
         references = read_references(refs or [], weights)
@@ -210,14 +211,24 @@ def generate(
             style, neutral = read_lora(lora, strength=strength), None
         else:
             neutral_too = negative is NegativeBranch.NEUTRAL_NEGATIVE
-            with local_predictor(predictor, tracking) as folder:
+            with local_predictor(predictor, tracking) as found:
                 style, neutral = predict_style(
-                    folder, references, strength=strength, neutral_too=neutral_too
+                    found, references, strength=strength, neutral_too=neutral_too
                 )
         loaded = load_for_style(backbone, style.backbone, "LoRA" if lora else "predictor")
-        files = draw(drawing, loaded, style.factors, neutral, references.images, output)
+        files = draw(drawing, loaded, style.factors, neutral, references.images, folder)
     for file in files:
         typer.echo(file)
+
+
+def _local(output: str) -> Path:
+    """The place behind ``--output``; these commands write to this machine alone."""
+    from jobs import storage
+
+    if storage.is_s3(output):
+        fix = "name a local one, then copy it"
+        raise InputError("--output", output, "is no local file or folder", fix)
+    return storage.local_path(output)
 
 
 def _check_style(

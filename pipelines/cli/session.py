@@ -32,6 +32,8 @@ _OWN_PACKAGES = ("i2l_model", "jobs", "pipelines")
 _CHATTY_LIBRARIES = ("alembic", "faiss", "httpx", "urllib3")
 _PROGRESS_LOGGER = "jobs.progress"
 
+logger = logging.getLogger(__name__)
+
 
 def quiet_libraries() -> None:
     """Set the environment that libraries read when they are imported."""
@@ -85,6 +87,11 @@ class Session:
             self._start_logging(log_file, terminal)
             try:
                 yield terminal
+            except (InputError, Refused):
+                raise
+            except Exception:
+                logger.exception("the command failed")
+                raise
             finally:
                 logging.basicConfig(handlers=[logging.NullHandler()], force=True)
 
@@ -146,5 +153,6 @@ def _output_in(log_file: Path) -> Iterator[TextIO]:
 
 
 def _belongs_on_terminal(record: logging.LogRecord) -> bool:
-    warns = record.levelno >= logging.WARNING and record.name.startswith(_OWN_PACKAGES)
+    ours = record.name.startswith(_OWN_PACKAGES) and record.name != __name__
+    warns = record.levelno >= logging.WARNING and ours
     return warns or record.name == _PROGRESS_LOGGER

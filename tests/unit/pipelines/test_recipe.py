@@ -73,7 +73,7 @@ def test_an_unknown_recipe_lists_the_known_ones() -> None:
         ("corpus.num_styles=0", "corpus.num_styles (0) is invalid: should be greater than or"),
         ("training.stepps=7", "training.stepps (7) is no setting; use one of:"),
         ("training=7", "training (7) is invalid:"),
-        ("training.styles_per_step=5", "training.styles_per_step (5) must be a multiple of"),
+        ("training.styles_per_step=1", "training.styles_per_step (1) must be >= num_workers"),
         (
             "evaluation.held_out_contents=[star]",
             "evaluation.held_out_contents (star) must be in corpus.held_out_contents; add it",

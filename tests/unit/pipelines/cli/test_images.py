@@ -365,3 +365,43 @@ def test_styles_that_cannot_be_told_apart_are_refused(
         (line,) = capsys.readouterr().err.splitlines()
         assert message in line
     assert not (tmp_path / "loras").exists()
+
+
+@pytest.mark.parametrize("command", ["predict", "generate"])
+def test_outputs_are_local(
+    references: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = set(tmp_path.iterdir())
+    inputs = {"predict": references[:1], "generate": ["--prompt", "x", "--ref", references[0]]}
+    arguments = [command, *inputs[command], "--output"]
+    assert run([*arguments, "s3://bucket/style.safetensors"]) == 2
+    assert "--output (s3://bucket/style.safetensors) is no local file" in capsys.readouterr().err
+    assert set(tmp_path.iterdir()) == before
+
+
+def test_a_file_uri_is_the_path_behind_it(predict: Predict) -> None:
+    path = predict.output
+    predict.output = path.as_uri()
+    assert predict() == 0
+    load_lora(path)
+
+
+def test_the_log_of_a_failure_holds_its_traceback(
+    predict: Predict, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr("pipelines.prediction.write_loras", fail)
+    assert predict() == 1
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    log = Path(said.rpartition("the log is in ")[2].strip())
+    assert "RuntimeError: broken" in log.read_text()
+    assert "Traceback" in log.read_text()
+    log.unlink()
