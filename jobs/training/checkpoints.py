@@ -9,9 +9,9 @@ import json
 import logging
 import re
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from safetensors import safe_open
 
 from i2l_model.errors import InputError
 from jobs import provenance, storage
+from jobs.training.patience import Report, patiently
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +32,6 @@ _MANIFEST = re.compile(r"manifest-(\d{5})-of-(\d{5})\.json")
 _PREFIX = "step-"
 _ATTEMPT = "attempt-"
 _RESUME = "resume"
-_FIRST_WAIT_S, _LONGEST_WAIT_S = 1.0, 30.0
 
 Manifest = dict[str, dict[str, Any]]
 """Files of a checkpoint by relative path, each with sha256 and size."""
@@ -46,6 +46,7 @@ class TrainerState(BaseModel):
     world_size: int
     zero_stage: int
     num_averaged: int = 0
+    num_skipped: int = 0  # steps in a row without a finite gradient
     complete_epochs: int = 0
     epoch_styles: list[int] = []  # those that this epoch has trained on, by number
     best_step: int | None = None
@@ -75,7 +76,7 @@ def write_manifest(folder: Path, rank: int, world_size: int) -> None:
     storage.write_bytes(folder / name, json.dumps({"files": files}, indent=1).encode())
 
 
-def upload(folder: Path, uri: str, patience_s: float, report: Callable[[str], None]) -> None:
+def upload(folder: Path, uri: str, patience_s: float, report: Report) -> None:
     """Copy a rank's files into a checkpoint, the manifest last; wait for storage that is away.
 
     Args:
@@ -88,27 +89,14 @@ def upload(folder: Path, uri: str, patience_s: float, report: Callable[[str], No
         StorageError: If the storage stays away.
         OSError: Likewise, of a local folder.
     """
-    deadline, wait_s, waited = time.monotonic() + patience_s, _FIRST_WAIT_S, False
     names = sorted(
         (path.name for path in folder.iterdir()),
         key=lambda name: (_MANIFEST.fullmatch(name) is not None, name),
     )
-    while names:
-        try:
-            target = storage.join_uri(uri, names[0])
-            storage.copy_file(folder / names[0], target)
-            names.pop(0)
-            wait_s = _FIRST_WAIT_S
-        except (storage.StorageError, OSError) as error:
-            if time.monotonic() + wait_s > deadline:
-                raise
-            if not waited:
-                report(f"{uri} cannot be written ({error}); trying again")
-            waited = True
-            time.sleep(wait_s)
-            wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
-    if waited:
-        report(f"{uri} is written")
+    for name in names:
+        target = storage.join_uri(uri, name)
+        copy = partial(storage.copy_file, folder / name, target)
+        patiently(copy, f"writing {target}", patience_s, report)
 
 
 def whole_files(uri: str) -> Manifest | None:

@@ -130,6 +130,12 @@ class TrainingConfig(BaseModel):
         default=(0.9, 0.99), description="AdamW averages of gradient and squared gradient."
     )
     grad_clip: float = Field(default=1.0, gt=0, description="Largest global gradient norm.")
+    max_skipped_steps: int = Field(
+        default=3,
+        ge=0,
+        description="Steps in a row that may be left out because a loss or gradient is no finite"
+        " number; one more ends the run. Their batches are kept under skipped/ of the output.",
+    )
     ema_decay: float = Field(
         default=0.99,
         ge=0,

@@ -40,8 +40,9 @@ class ProgressWriter:
             with self._local.open("a", encoding="utf-8") as stream:
                 stream.write(line)
             return
-        self._lines.append(line)  # objects cannot be appended to
-        storage.write_bytes(self._uri, "".join(self._lines).encode())
+        lines = [*self._lines, line]  # objects cannot be appended to
+        storage.write_bytes(self._uri, "".join(lines).encode())
+        self._lines = lines
 
 
 class ProgressFollower:

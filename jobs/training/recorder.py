@@ -1,12 +1,15 @@
 """What a training shows of itself: progress lines, MLflow metrics and validation images."""
 
 import io
+from collections.abc import Mapping
+from functools import partial
 
 from PIL import Image
 
 from jobs import storage
 from jobs.registry.tracking import Tracker
 from jobs.training.job import TrainingJob
+from jobs.training.patience import BackgroundWriter
 from jobs.training.progress_stream import ProgressWriter
 
 VALIDATION_FOLDER = "validation"
@@ -15,6 +18,8 @@ VALIDATION_FOLDER = "validation"
 class Recorder:
     """Writes on rank 0 and does nothing on the other ranks.
 
+    The training never waits for it: while storage or MLflow are away, what is recorded is kept.
+
     Args:
         job: The job; its MLflow run has been started by the driver.
         rank: This worker's number.
@@ -22,35 +27,51 @@ class Recorder:
 
     def __init__(self, job: TrainingJob, rank: int) -> None:
         self._job = job
-        self._writer: ProgressWriter | None = None
         self._tracker: Tracker | None = None
+        self._storage: BackgroundWriter | None = None
+        self._mlflow: BackgroundWriter | None = None
         if rank == 0:
-            self._writer = ProgressWriter(job.output_uri)
-            self._tracker = Tracker(job.tracking)
-            self._tracker.start("train", run_id=job.run_id)
+            self._progress = ProgressWriter(job.output_uri)
+            self._storage = BackgroundWriter("storage")
+            self._mlflow = BackgroundWriter("MLflow")
 
     def progress(self, stage: str, done: int, total: int, note: str = "") -> None:
         """Report the state of a stage to the driver."""
-        if self._writer is not None:
-            self._writer.update(stage, done, total, note)
+        if self._storage is not None:
+            self._storage.add(partial(self._progress.update, stage, done, total, note))
 
     def message(self, text: str) -> None:
         """Tell the driver something once."""
-        if self._writer is not None:
-            self._writer.message(text)
+        if self._storage is not None:
+            self._storage.add(partial(self._progress.message, text))
 
-    def metrics(self, metrics: dict[str, float], step: int) -> None:
+    def metrics(self, metrics: Mapping[str, float], step: int) -> None:
         """Record metrics of a step in MLflow."""
-        if self._tracker is not None:
-            self._tracker.log_metrics(metrics, step)
+        if self._mlflow is not None:
+            kept = dict(metrics)
+            self._mlflow.add(lambda: self._run().log_metrics(kept, step))
 
     def image(self, image: Image.Image, step: int) -> None:
         """Keep a validation image under ``validation/`` of the output and in MLflow."""
-        if self._tracker is None:
+        if self._storage is None or self._mlflow is None:
             return
         buffer = io.BytesIO()
         image.save(buffer, "PNG")
         name = f"step-{step:06d}.png"
         uri = storage.join_uri(self._job.output_uri, VALIDATION_FOLDER, name)
-        storage.write_bytes(uri, buffer.getvalue())
-        self._tracker.log_image(image, "validation", step)
+        self._storage.add(partial(storage.write_bytes, uri, buffer.getvalue()))
+        self._mlflow.add(lambda: self._run().log_image(image, "validation", step))
+
+    def close(self) -> None:
+        """Wait for what is still to be written, as long as an upload would."""
+        for writer in (self._storage, self._mlflow):
+            if writer is not None:
+                writer.close(self._job.config.storage_patience_s)
+
+    def _run(self) -> Tracker:
+        """The MLflow run, opened when its server answers."""
+        if self._tracker is None:
+            tracker = Tracker(self._job.tracking)
+            tracker.start("train", run_id=self._job.run_id)
+            self._tracker = tracker
+        return self._tracker

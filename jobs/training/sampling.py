@@ -6,8 +6,10 @@ have seen, with any number of workers.
 
 # N styles of a batch, K targets a style, F references, C channels, h w latent cells, B = N * K
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -94,6 +96,32 @@ def stack_groups(
             allowed = store.pair_targets_P[pair : pair + 1]
         targets_NK[n] = np.resize(rng.permutation(allowed), num_targets)
     return StyleBatch(np.array(styles), refs_NF, targets_NK)
+
+
+def describe_batch(
+    store: PairStore, batch: StyleBatch, sigmas_B: torch.Tensor, loss_B: torch.Tensor
+) -> list[dict[str, Any]]:
+    """Say what a batch held, JSON-ready: style, prompts, noise levels and losses of each group."""
+    shape = batch.targets_NK.shape
+    groups = zip(
+        batch.styles_N.tolist(),
+        batch.refs_NF.tolist(),
+        batch.targets_NK.tolist(),
+        sigmas_B.view(shape).tolist(),
+        loss_B.float().view(shape).tolist(),
+        strict=True,
+    )
+    return [
+        {
+            "style": store.styles[style],
+            "reference_rows": [row for row in refs if row != NO_REF],
+            "target_rows": targets,
+            "prompts": [store.prompts[row] for row in targets],
+            "sigmas": sigmas,
+            "losses": [loss if math.isfinite(loss) else str(loss) for loss in losses],
+        }
+        for style, refs, targets, sigmas, losses in groups
+    ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,13 @@
 
 # N styles, K targets a style, F references, B = N * K, C channels, h w latent cells
 
+import json
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import ray.train
 import torch
@@ -22,15 +25,20 @@ from jobs.training.encoding import TargetEncoder
 from jobs.training.grid import validation_grid
 from jobs.training.job import TrainingJob
 from jobs.training.objective import StyleObjective, Supervision
+from jobs.training.patience import patiently
 from jobs.training.recorder import Recorder
 from jobs.training.results import publish_results
-from jobs.training.sampling import StyleSampler, draw_noise
+from jobs.training.sampling import StyleBatch, StyleSampler, describe_batch, draw_noise
 from jobs.training.trained_state import gather_state, scatter_state
 from jobs.training.validation import Validator, gather_references
 
+SKIPPED_FOLDER = "skipped"
+
+_Result = TypeVar("_Result")
+
 
 class TrainingDiverged(RuntimeError):
-    """The loss or the gradient stopped being a finite number."""
+    """Too many steps in a row had no finite gradient."""
 
 
 @dataclass(slots=True)
@@ -74,6 +82,7 @@ class Trainer:
     state: checkpoints.TrainerState
     best: dict[str, torch.Tensor] = field(default_factory=dict)
     sums: StepSums = field(default_factory=StepSums)
+    micro_batches: list[tuple[StyleBatch, torch.Tensor, torch.Tensor]] = field(default_factory=list)
 
     @property
     def objective(self) -> StyleObjective:
@@ -96,7 +105,6 @@ class Trainer:
         for micro in range(config.gradient_accumulation_steps):
             part = micro * world_size + self.rank
             self._micro_step(step, config.slots(part, world_size))
-        self.average.update()
         self.sums.num_steps += 1
         self.state.step = step + 1
         if self.state.step % config.log_every == 0 or self.state.step == config.steps:
@@ -116,31 +124,55 @@ class Trainer:
         loss_B = self.engine(references, supervision)
         # Parts may differ by a style: every style weighs the same in the mean over all parts.
         loss = loss_B.mean() * self.job.config.weight(slots, dist.get_world_size())
-        self._count(loss_B.detach().cpu(), noise.sigmas_B, step)
         self.engine.backward(loss)
-        self._check_norm(optimizer_step(self.engine), step)
+        grad_norm = optimizer_step(self.engine)
+        loss_B = loss_B.detach().cpu()
+        self.micro_batches.append((batch, noise.sigmas_B, loss_B))
+        if grad_norm is None:
+            return
+        if math.isfinite(grad_norm):
+            self._count_step(grad_norm)
+        else:
+            self._skip(step)
+        self.micro_batches.clear()
 
-    def _count(self, loss_B: torch.Tensor, sigmas_B: torch.Tensor, step: int) -> None:
-        if not bool(torch.isfinite(loss_B).all()):
+    def _count_step(self, grad_norm: float) -> None:
+        """Add a step that was made to the sums."""
+        self.average.update()
+        self.state.num_skipped = 0
+        self.sums.grad_norm += grad_norm
+        for _, sigmas_B, loss_B in self.micro_batches:
+            self._count(loss_B, sigmas_B)
+
+    def _skip(self, step: int) -> None:
+        """Keep the batch of a step that was left out; too many in a row end the run.
+
+        Raises:
+            TrainingDiverged: Naming the step.
+        """
+        self.state.num_skipped += 1
+        skipped = storage.join_uri(self.job.output_uri, SKIPPED_FOLDER)
+        record = [
+            describe_batch(self.sampler.store, batch, sigmas_B, loss_B)
+            for batch, sigmas_B, loss_B in self.micro_batches
+        ]
+        name = f"step-{step + 1:08d}-rank-{self.rank:05d}.json"
+        uri = storage.join_uri(skipped, name)
+        storage.write_bytes(uri, (json.dumps(record, indent=1) + "\n").encode())
+        problem = f"the gradient is no finite number at step {step + 1}; its batch is in {skipped}"
+        self.recorder.message(f"left out: {problem}")
+        if self.state.num_skipped > self.job.config.max_skipped_steps:
             raise TrainingDiverged(
-                f"loss ({loss_B.mean().item()}) is not finite at step {step + 1}; lower"
+                f"{problem}; {self.state.num_skipped} steps in a row: lower"
                 " training.learning_rate or training.predictor.lora_scale"
             )
+
+    def _count(self, loss_B: torch.Tensor, sigmas_B: torch.Tensor) -> None:
         high = sigmas_B > HIGH_SIGMA
         self.sums.loss += float(loss_B.sum())
         self.sums.num += len(loss_B)
         self.sums.high_loss += float(loss_B[high].sum())
         self.sums.num_high += int(high.sum())
-
-    def _check_norm(self, grad_norm: float | None, step: int) -> None:
-        if grad_norm is None:
-            return
-        if not math.isfinite(grad_norm):
-            raise TrainingDiverged(
-                f"gradient norm ({grad_norm}) is not finite at step {step + 1}; lower"
-                " training.learning_rate or training.predictor.lora_scale"
-            )
-        self.sums.grad_norm += grad_norm
 
     def _count_epochs(self) -> None:
         """Check that every style was trained on once an epoch; all ranks call it together.
@@ -172,17 +204,18 @@ class Trainer:
         loss, num, high_loss, num_high = total.tolist()
         elapsed_s = time.monotonic() - sums.started
         metrics = {
-            "train/loss": loss / num,
             "optim/lr": self.job.config.learning_rate_at(step - 1),
             "optim/grad_norm": sums.grad_norm / sums.num_steps,
             "time/step_s": elapsed_s / sums.num_steps,
             "data/epoch": step * self.job.config.styles_per_step / len(self.sampler.store.styles),
         }
+        if num:
+            metrics["train/loss"] = loss / num
         if num_high:
             metrics["train/loss_high_sigma"] = high_loss / num_high
         self.state.train_time_s += elapsed_s
         self._record(step, metrics)
-        note = f"loss {metrics['train/loss']:.4f}"
+        note = f"loss {loss / num:.4f}" if num else "all steps left out"
         if "val/loss_right" in self.state.best_metrics:
             note += f", best val {self.state.best_metrics['val/loss_right']:.4f}"
         self.recorder.progress("train", step, self.job.config.steps, note)
@@ -256,7 +289,10 @@ class Trainer:
         Raises:
             InputError: If it cannot be read.
         """
-        choice = [checkpoints.newest_whole(self.job.attempt_uri) if self.rank == 0 else None]
+        choice: list[str | None] = [None]
+        if self.rank == 0:
+            newest = partial(checkpoints.newest_whole, self.job.attempt_uri)
+            choice = [self._patiently(newest, "listing checkpoints")]
         dist.broadcast_object_list(choice)
         if choice[0] is None:
             return
@@ -278,4 +314,9 @@ class Trainer:
         """Publish the best predictor, or the last one where nothing was validated."""
         weights = self.best or self.average.whole_state()
         if self.template is not None:
-            publish_results(self.job, self.state, self.template, weights)
+            publish = partial(publish_results, self.job, self.state, self.template, weights)
+            self._patiently(publish, "publishing the predictor")
+
+    def _patiently(self, action: Callable[[], _Result], what: str) -> _Result:
+        patience_s = self.job.config.storage_patience_s
+        return patiently(action, what, patience_s, self.recorder.message)

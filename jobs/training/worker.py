@@ -37,17 +37,20 @@ def train_worker(settings: dict[str, Any]) -> None:
     job = TrainingJob.model_validate(settings)
     config = job.config
     torch.set_num_threads(config.threads_per_worker)
-    trainer = build_trainer(job, Recorder(job, dist.get_rank()))
-    trainer.restore()
-
-    for step in range(trainer.state.step, config.steps):
-        trainer.train_step(step)
-        last = step + 1 == config.steps
-        if last or (step + 1) % config.validate_every == 0:
-            trainer.validate(step + 1)
-        if last or (step + 1) % config.checkpoint_every == 0:
-            trainer.checkpoint(step + 1)
-    trainer.finish()
+    recorder = Recorder(job, dist.get_rank())
+    try:
+        trainer = build_trainer(job, recorder)
+        trainer.restore()
+        for step in range(trainer.state.step, config.steps):
+            trainer.train_step(step)
+            last = step + 1 == config.steps
+            if last or (step + 1) % config.validate_every == 0:
+                trainer.validate(step + 1)
+            if last or (step + 1) % config.checkpoint_every == 0:
+                trainer.checkpoint(step + 1)
+        trainer.finish()
+    finally:
+        recorder.close()
 
 
 def build_trainer(job: TrainingJob, recorder: Recorder) -> Trainer:

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from i2l_model.errors import InputError
-from jobs.training import checkpoints
+from jobs.training import checkpoints, patience
 from jobs.training.checkpoints import TrainerState, share_name, whole_files
 
 
@@ -106,7 +106,7 @@ def test_an_upload_waits_for_storage_that_is_away(
         shutil.copyfile(source, target)
 
     monkeypatch.setattr(checkpoints.storage, "copy_file", copy)
-    monkeypatch.setattr(checkpoints.time, "sleep", waits.append)
+    monkeypatch.setattr(patience.time, "sleep", waits.append)
     target = tmp_path / "step-00000001"
     target.mkdir()
     with checkpoints.scratch_folder() as scratch:
@@ -118,7 +118,7 @@ def test_an_upload_waits_for_storage_that_is_away(
     assert waits == [1.0, 2.0]
     assert len(said) == 2
     assert "no answer" in said[0]
-    assert said[1].endswith("is written")
+    assert said[1].endswith("went through")
 
 
 def test_storage_that_stays_away_ends_the_upload_without_a_manifest(

@@ -1,5 +1,6 @@
 """The training loop in one process: DeepSpeed over a process group of one."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -161,7 +162,35 @@ def test_the_best_weights_are_kept_when_later_ones_are_worse(
     assert_equal(expected, trainer.best)
 
 
-def test_a_loss_that_is_no_number_stops_the_run_and_names_the_step(workshop: Workshop) -> None:
-    trainer = workshop.build(learning_rate=1e30, warmup_fraction=0.0)
-    with pytest.raises(TrainingDiverged, match=r"not finite at step [23]; lower"):
-        run(trainer, 0, 5)
+@pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
+def test_a_step_without_a_finite_gradient_is_left_out_and_its_batch_kept(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch, zero_stage: int
+) -> None:
+    trainer = workshop.build(zero_stage=zero_stage)
+    run(trainer, 0, 1)
+    before = trainer.average.whole_state()
+    forward = type(trainer.objective).forward
+    monkeypatch.setattr(
+        type(trainer.objective), "forward", lambda *args: forward(*args) * float("nan")
+    )
+    run(trainer, 1, 2)
+    monkeypatch.undo()
+    assert_equal(trainer.average.whole_state(), before)
+    assert trainer.average.num_updates == 1
+    (file,) = (workshop.folder / "output" / "skipped").iterdir()
+    assert file.name == "step-00000002-rank-00000.json"
+    (groups,) = json.loads(file.read_text())
+    assert [len(group["losses"]) for group in groups] == [3, 3, 3, 3]
+    assert {loss for group in groups for loss in group["losses"]} == {"nan"}
+    assert "train/loss" not in trainer.state.history[1]
+    run(trainer, 2, 3)
+    assert trainer.state.num_skipped == 0
+    assert trainer.average.num_updates == 2
+    assert all(bool(value.isfinite().all()) for value in weights(trainer).values())
+
+
+def test_too_many_steps_without_a_finite_gradient_end_the_run(workshop: Workshop) -> None:
+    trainer = workshop.build(learning_rate=1e30, warmup_fraction=0.0, max_skipped_steps=2)
+    with pytest.raises(TrainingDiverged, match=r"at step [45]; .* 3 steps in a row: lower"):
+        run(trainer, 0, 9)
+    assert len(list((workshop.folder / "output" / "skipped").iterdir())) == 3
