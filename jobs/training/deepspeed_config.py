@@ -82,8 +82,8 @@ def set_learning_rate(engine: Any, learning_rate: float) -> None:
 def optimizer_step(engine: Any) -> float | None:
     """Step the optimizer where an accumulation ends; return the gradient norm before clipping.
 
-    None inside an accumulation. Of a norm that is no finite number nothing is learnt: DeepSpeed
-    leaves out the step. Without ZeRO it neither does, nor keeps the norm.
+    None inside an accumulation. Of a norm that is no finite number nothing is learnt: ZeRO leaves
+    out the step. Without it, DeepSpeed neither does, nor keeps the norm.
     """
     if not engine.is_gradient_accumulation_boundary():
         engine.step()
@@ -94,8 +94,9 @@ def optimizer_step(engine: Any) -> float | None:
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     own_norm = float(torch.nn.utils.get_total_norm(gradients)) if gradients else None
     if own_norm is not None and not math.isfinite(own_norm):
-        for parameter in engine.module.parameters():
-            parameter.grad = None  # Adam leaves out what has no gradient
+        engine.zero_grad()
+        engine.micro_steps += 1  # by which it knows where an accumulation ends
+        return own_norm
     engine.step()
     norm = engine.get_global_grad_norm()
     return own_norm if norm is None else float(norm)
