@@ -16,25 +16,9 @@ from i2l_model.errors import InputError
 from i2l_model.predictor import LoraPredictor
 from jobs.registry.tracking import TrackingConfig
 from jobs.training.run import TrainingResult, run_training
-from tests.integration.training_world import STEPS, World, history
+from tests.integration.training_world import DRIVER, STEPS, World, history
 
 pytestmark = pytest.mark.slow
-
-DRIVER = """
-import sys
-from jobs.registry.tracking import TrackingConfig
-from jobs.training.config import TrainingConfig
-from jobs.training.run import run_training
-
-if __name__ == "__main__":
-    config, pairs, output, database = sys.argv[1:]
-    run_training(
-        TrainingConfig.model_validate_json(config),
-        pairs,
-        output,
-        tracking=TrackingConfig(uri=database),
-    )
-"""
 
 
 class Recording:

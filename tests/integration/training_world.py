@@ -9,6 +9,21 @@ from jobs.training.run import TrainingResult, run_training
 from tests.pair_shards import write_pairs
 
 STEPS = 24
+DRIVER = """
+import sys
+from jobs.registry.tracking import TrackingConfig
+from jobs.training.config import TrainingConfig
+from jobs.training.run import run_training
+
+if __name__ == "__main__":
+    config, pairs, output, database = sys.argv[1:]
+    run_training(
+        TrainingConfig.model_validate_json(config),
+        pairs,
+        output,
+        tracking=TrackingConfig(uri=database),
+    )
+"""
 
 
 class World:
