@@ -25,6 +25,7 @@ _TITLE = "i2L: images to a style LoRA"
 _PROMPT = "a house"
 _SHOWN_PX = 256  # smaller pictures are enlarged without smoothing
 _MAX_UPLOAD = "64mb"
+_UPLOADS_KEPT_S = (600, 3600)  # looked at so often, deleted at that age and at the end
 _FILE_NAME = "i2l-style.safetensors"
 _KEPT_LORAS = 8  # the page copies a file as soon as it offers it
 
@@ -67,7 +68,7 @@ class Demo:
         guidance_scale: float,
         guidance: Guidance,
         steps: int,
-        seed: int,
+        seed: int | None,
         file_format: LoraFormat,
     ) -> tuple[Image.Image, Image.Image, str]:
         """Return the picture with the style and without, and the path of the LoRA file.
@@ -82,7 +83,7 @@ class Demo:
         neutral = None
         if guidance == "neutral_negative":
             neutral = self.predictor.neutral(len(paths), strength=strength)
-        drawing = Drawing((prompt,), seed, steps, guidance_scale, guidance)
+        drawing = Drawing((prompt,), seed or 0, steps, guidance_scale, guidance)
         (styled,), (plain,) = styled_and_plain(drawing, self.backbone, prediction.factors, neutral)
         file = self._new_folder() / _FILE_NAME
         metadata = lora_metadata(prediction, references, strength, self.name)
@@ -101,14 +102,17 @@ def build_page(demo: Demo) -> gr.Blocks:
     """Lay out the page over a demo."""
 
     def run(gallery: list[tuple[str, Any]] | None, prompt: str, *options: Any) -> tuple[Any, ...]:
+        paths = [path for path, _ in gallery or ()]
         try:
-            paths = [path for path, _ in gallery or ()]
             styled, plain, file = demo.run(paths, prompt, *options)
         except InputError as error:
-            raise gr.Error(str(error), print_exception=False) from error
+            text = str(error)
+            for path in paths:  # the visitor knows a file by its name alone
+                text = text.replace(path, Path(path).name)
+            raise gr.Error(text, print_exception=False) from error
         return styled, plain, gr.update(value=file, interactive=True)
 
-    page = gr.Blocks(title=_TITLE, analytics_enabled=False)
+    page = gr.Blocks(title=_TITLE, analytics_enabled=False, delete_cache=_UPLOADS_KEPT_S)
     with page:
         gr.Markdown(
             f"# {_TITLE}\nPredictor **{predictor_name(demo.name)}**, backbone "

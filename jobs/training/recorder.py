@@ -62,11 +62,11 @@ class Recorder:
         self._storage.add(partial(storage.write_bytes, uri, buffer.getvalue()))
         self._mlflow.add(lambda: self._run().log_image(image, "validation", step))
 
-    def close(self) -> None:
-        """Wait for what is still to be written, as long as an upload would."""
+    def close(self, patience_s: float) -> None:
+        """Wait for what is still to be written, for each server at most ``patience_s`` seconds."""
         for writer in (self._storage, self._mlflow):
             if writer is not None:
-                writer.close(self._job.config.storage_patience_s)
+                writer.close(patience_s)
 
     def _run(self) -> Tracker:
         """The MLflow run, opened when its server answers."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from i2l_model.errors import InputError
 from jobs import storage
 from jobs.cluster import ensure_ray
 from jobs.progress import NullProgress, Progress
@@ -146,7 +147,10 @@ def _tracked_run(
     try:
         yield tracker
     except BaseException as error:
-        tracker.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+        try:
+            tracker.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+        except InputError as away:  # the training's own error is what the user needs
+            logger.warning("the MLflow run stays open: %s", away)
         raise
     tracker.finish()
 

@@ -4,6 +4,7 @@
 
 import json
 import math
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -35,6 +36,12 @@ from jobs.training.validation import Validator, gather_references
 SKIPPED_FOLDER = "skipped"
 
 _Result = TypeVar("_Result")
+
+
+def _set_event() -> threading.Event:
+    event = threading.Event()
+    event.set()
+    return event
 
 
 class TrainingDiverged(RuntimeError):
@@ -82,6 +89,7 @@ class Trainer:
     state: checkpoints.TrainerState
     best: dict[str, torch.Tensor] = field(default_factory=dict)
     sums: StepSums = field(default_factory=StepSums)
+    uploaded: threading.Event = field(default_factory=_set_event)
     micro_batches: list[tuple[StyleBatch, torch.Tensor, torch.Tensor]] = field(default_factory=list)
 
     @property
@@ -157,8 +165,9 @@ class Trainer:
             for batch, sigmas_B, loss_B in self.micro_batches
         ]
         name = f"step-{step + 1:08d}-rank-{self.rank:05d}.json"
-        uri = storage.join_uri(skipped, name)
-        storage.write_bytes(uri, (json.dumps(record, indent=1) + "\n").encode())
+        data = (json.dumps(record, indent=1) + "\n").encode()
+        write = partial(storage.write_bytes, storage.join_uri(skipped, name), data)
+        self._patiently(write, f"writing {name}")
         problem = f"the gradient is no finite number at step {step + 1}; its batch is in {skipped}"
         self.recorder.message(f"left out: {problem}")
         if self.state.num_skipped > self.job.config.max_skipped_steps:
@@ -250,7 +259,12 @@ class Trainer:
     # Checkpoints
 
     def checkpoint(self, step: int) -> None:
-        """Take a checkpoint together; it is written and uploaded while the training goes on."""
+        """Take a checkpoint together; it is written and uploaded while the training goes on.
+
+        Waits for the upload of the one before, so that no more than one is held in memory.
+        """
+        self.uploaded.wait(self.job.config.storage_patience_s)
+        self.uploaded.clear()
         self._count_epochs()
         self.state.num_averaged = self.average.num_updates
         share = gather_state(self.engine, self.average)
@@ -260,15 +274,18 @@ class Trainer:
         uri = storage.join_uri(self.job.attempt_uri, checkpoints.checkpoint_name(step))
 
         def upload(pointer: ray.train.Checkpoint, _: str) -> ray.train.Checkpoint:
-            with checkpoints.scratch_folder() as folder:
-                write_weights(share, folder / checkpoints.share_name(rank, world_size))
-                if state is not None:
-                    checkpoints.write_state(folder, state)
-                    if best:
-                        write_weights(best, folder / checkpoints.BEST)
-                checkpoints.write_manifest(folder, rank, world_size)
-                patience_s = self.job.config.storage_patience_s
-                checkpoints.upload(folder, uri, patience_s, self.recorder.message)
+            try:
+                with checkpoints.scratch_folder() as folder:
+                    write_weights(share, folder / checkpoints.share_name(rank, world_size))
+                    if state is not None:
+                        checkpoints.write_state(folder, state)
+                        if best:
+                            write_weights(best, folder / checkpoints.BEST)
+                    checkpoints.write_manifest(folder, rank, world_size)
+                    patience_s = self.job.config.storage_patience_s
+                    checkpoints.upload(folder, uri, patience_s, self.recorder.message)
+            finally:
+                self.uploaded.set()
             return pointer
 
         ray.train.report(

@@ -25,6 +25,7 @@ from jobs.training.sampling import StyleSampler
 from jobs.training.trainer import Trainer
 from jobs.training.validation import Validator
 
+_LAST_WORDS_S = 10.0  # for what a failing run still has to say
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -49,8 +50,10 @@ def train_worker(settings: dict[str, Any]) -> None:
             if last or (step + 1) % config.checkpoint_every == 0:
                 trainer.checkpoint(step + 1)
         trainer.finish()
-    finally:
-        recorder.close()
+    except BaseException:
+        recorder.close(_LAST_WORDS_S)
+        raise
+    recorder.close(config.storage_patience_s)
 
 
 def build_trainer(job: TrainingJob, recorder: Recorder) -> Trainer:

@@ -16,40 +16,9 @@ from i2l_model.errors import InputError
 from i2l_model.predictor import LoraPredictor
 from jobs.registry.tracking import TrackingConfig
 from jobs.training.run import TrainingResult, run_training
-from tests.integration.training_world import DRIVER, STEPS, World, history
+from tests.integration.training_world import DRIVER, STEPS, Recording, World, history
 
 pytestmark = pytest.mark.slow
-
-
-class Recording:
-    """Keeps the updates."""
-
-    def __init__(self) -> None:
-        self.updates: list[tuple[str, int, int | None, str]] = []
-
-    def update(self, stage: str, done: int, total: int | None = None, note: str = "") -> None:
-        self.updates.append((stage, done, total, note))
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    return World(tmp_path_factory.mktemp("training"))
-
-
-@pytest.fixture(scope="module")
-def trained(world: World, ray_cluster: None) -> tuple[TrainingResult, Recording]:
-    recording = Recording()
-    pictures = world.folder / "whole" / "validation"
-    pictures.mkdir(parents=True)
-    (pictures / "step-000001.png").write_bytes(b"of another training")
-    result = run_training(
-        world.config,
-        str(world.pairs),
-        str(world.folder / "whole"),
-        progress=recording,
-        tracking=TrackingConfig(uri=world.database),
-    )
-    return result, recording
 
 
 def test_the_loss_falls_and_the_predictor_beats_the_bare_backbone(

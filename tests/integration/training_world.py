@@ -81,5 +81,15 @@ class World:
         )
 
 
+class Recording:
+    """Keeps the updates."""
+
+    def __init__(self) -> None:
+        self.updates: list[tuple[str, int, int | None, str]] = []
+
+    def update(self, stage: str, done: int, total: int | None = None, note: str = "") -> None:
+        self.updates.append((stage, done, total, note))
+
+
 def history(folder: Path) -> dict:
     return json.loads((folder / "training.json").read_text())
