@@ -24,7 +24,9 @@ def whole(world: World, trained: object) -> Path:
 
 
 def workers() -> list[psutil.Process]:
-    return [p for p in psutil.process_iter() if "RayTrainWorker" in " ".join(p.cmdline())]
+    """Ray Train's workers of this process's Ray."""
+    family = psutil.Process().children(recursive=True)
+    return [p for p in family if "RayTrainWorker" in " ".join(p.cmdline())]
 
 
 @contextmanager
