@@ -129,7 +129,7 @@ def _is_locked(root: Path) -> bool:
 
 
 def _whole_checkpoints(root: Path) -> list[Path]:
-    return list((root / "training" / "checkpoints").glob("*/*/step-*/manifest.json"))
+    return list((root / "training" / "checkpoints").glob("*/*/step-*/manifest-*.json"))
 
 
 def _registry(root: Path) -> ModelRegistry:
