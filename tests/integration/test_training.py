@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from i2l_model.errors import InputError
 from i2l_model.predictor import LoraPredictor
 from jobs.registry.tracking import TrackingConfig
+from jobs.training.checkpoints import whole_files
 from jobs.training.run import TrainingResult, run_training
 from tests.integration.training_world import DRIVER, STEPS, Recording, World, history
 
@@ -127,7 +128,7 @@ def kill_after_first_checkpoint(world: World, output: Path) -> str:
         )
     deadline = time.monotonic() + 540
     try:
-        while not list(output.glob("checkpoints/*/*/step-*/manifest-00001-of-*")):
+        while not any(map(whole_files, map(str, output.glob("checkpoints/*/*/step-*")))):
             assert driver.poll() is None, (world.folder / "driver.log").read_text()
             assert time.monotonic() < deadline, (world.folder / "driver.log").read_text()
             time.sleep(0.05)

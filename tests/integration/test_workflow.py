@@ -23,6 +23,7 @@ from i2l_model.assets import available_assets
 from i2l_model.backbones.tiny import build_tiny_zimage
 from jobs.registry.tracking import TrackingConfig
 from jobs.registry.versions import CHAMPION, ModelRegistry
+from jobs.training.checkpoints import whole_files
 from pipelines.cli.main import run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -129,7 +130,8 @@ def _is_locked(root: Path) -> bool:
 
 
 def _whole_checkpoints(root: Path) -> list[Path]:
-    return list((root / "training" / "checkpoints").glob("*/*/step-*/manifest-*.json"))
+    folders = (root / "training" / "checkpoints").glob("*/*/step-*")
+    return [folder for folder in folders if whole_files(str(folder)) is not None]
 
 
 def _registry(root: Path) -> ModelRegistry:
