@@ -19,7 +19,7 @@ from diffusers import Flux2Transformer2DModel, ZImageTransformer2DModel
 from i2l_model.errors import InputError
 from i2l_model.guidance import Guidance, negative_branch
 from i2l_model.lora.factors import LoraFactors
-from i2l_model.lora.injection import inject_lora
+from i2l_model.lora.injection import check_fits, inject_lora
 
 _POSITIVE, _NEGATIVE = "cond", "uncond"  # as diffusers calls the branches
 
@@ -62,8 +62,7 @@ def styled(
     else:
         kind = type(transformer).__name__
         raise InputError("pipeline", kind, "cannot be styled", "use one of Z-Image or FLUX.2")
-    with inject_lora(transformer, branches[_POSITIVE]):
-        pass  # what does not fit is told before anything is drawn
+    check_fits(transformer, branches[_POSITIVE])  # before anything is drawn
     with wrapped:
         yield
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
@@ -138,3 +138,13 @@ def csd(folder: Path, prefix: str = "", seed: int = 0) -> OpenAiTower:
     state = {f"{prefix}{name}": tensor for name, tensor in module.state_dict().items()}
     save_file(state, folder / "model.safetensors")
     return module
+
+
+def damage_weights(file: Path, damage: str) -> None:
+    """Take one tensor ("missing") or the last bytes ("cut") from a safetensors file."""
+    if damage == "missing":
+        weights = load_file(file)
+        del weights[max(weights)]
+        save_file(weights, file, {"format": "pt"})
+    else:
+        file.write_bytes(file.read_bytes()[:-8])

@@ -63,6 +63,11 @@ def checkpoint_with_lora(module: Callable[..., Any], *args: Any) -> Any:
     return checkpoint(module, *args, use_reentrant=False, context_fn=contexts)
 
 
+def check_fits(module: nn.Module, lora: LoraFactors) -> None:
+    """Raise InputError if `inject_lora` would refuse the LoRA; the module stays as it is."""
+    _Injection(module, lora)
+
+
 def _check_hooks_are_seen(module: nn.Module) -> None:
     """Raise InputError for a compiled module that would ignore hooks set after it was compiled."""
     compiled = any(part._compiled_call_impl is not None for part in module.modules())

@@ -8,7 +8,7 @@ from torch import nn
 from i2l_model.errors import InputError
 from i2l_model.lora.factors import LoraFactors
 from i2l_model.lora.files import load_lora, lora_state
-from i2l_model.lora.injection import inject_lora
+from i2l_model.lora.injection import check_fits
 
 _FIX = "use a pipeline of the backbone the LoRA was made for"
 
@@ -35,8 +35,7 @@ def load_into_pipeline(
     source = "LoraFactors" if isinstance(lora, LoraFactors) else lora
     if adapter_name in adapted_modules(pipeline.transformer):
         raise InputError("adapter_name", adapter_name, "is in use", "choose another")
-    with inject_lora(pipeline.transformer, factors):
-        pass  # what does not fit is told before diffusers wraps any layer
+    check_fits(pipeline.transformer, factors)  # before diffusers wraps any layer
     state = lora_state(factors)
     try:
         pipeline.load_lora_weights(state, adapter_name=adapter_name)

@@ -145,7 +145,7 @@ def local_copy(uri: str) -> Iterator[Path]:
     if not storage.is_s3(uri):
         yield storage.local_path(uri)
         return
-    with tempfile.TemporaryDirectory(prefix="i2l-checkpoint-") as scratch:
+    with scratch_folder() as scratch:
         yield storage.download_folder(uri, scratch)
 
 
@@ -207,8 +207,8 @@ def _attempts(run_uri: str) -> list[str]:
 def _copied_whole(uri: str, copy: str) -> bool:
     """Copy a checkpoint; False, and no copy, unless every listed byte has arrived."""
     try:
-        with tempfile.TemporaryDirectory() as scratch:
-            storage.upload_folder(storage.download_folder(uri, scratch), copy)
+        with local_copy(uri) as folder:
+            storage.upload_folder(folder, copy)
         whole = whole_files(copy) is not None
     except (InputError, OSError):
         whole = False

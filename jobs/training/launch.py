@@ -42,7 +42,7 @@ def choose_device(config: TrainingConfig) -> str:
 
 
 def fit_workers(job: TrainingJob) -> None:
-    """Run the workers to the end, their own errors come out."""
+    """Run the workers to the end; their own errors come out."""
     config = job.config
     storage_path, _, name = job.attempt_uri.rpartition("/")
     environment = {"OMP_NUM_THREADS": str(config.threads_per_worker)}

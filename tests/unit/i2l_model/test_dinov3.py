@@ -3,12 +3,12 @@ from pathlib import Path
 import pytest
 import torch
 from pydantic import ValidationError
-from safetensors.torch import load_file, save_file
 from transformers import DINOv3ViTModel
 
 from i2l_model.dinov3 import Dinov3Config, Dinov3Encoder
 from i2l_model.encoder import EncoderConfig, ReferenceEncoder
 from i2l_model.errors import InputError
+from tests.tiny_checkpoints import damage_weights
 
 SIZES = {
     "patch_size": 8,
@@ -57,12 +57,7 @@ def test_sizes_rebuild_the_same_tower_without_its_source(pretrained: Path):
 @pytest.mark.parametrize("damage", ["missing", "cut"])
 def test_an_incomplete_tower_is_refused(pretrained: Path, damage: str):
     file = pretrained / "model.safetensors"
-    if damage == "missing":
-        weights = load_file(file)
-        del weights[max(weights)]
-        save_file(weights, file, {"format": "pt"})
-    else:
-        file.write_bytes(file.read_bytes()[:-8])
+    damage_weights(file, damage)
     problem = "lacks 1 weights" if damage == "missing" else "is no loadable DINOv3"
     with pytest.raises(InputError, match=rf"dinov3\.path_or_id \(.*\) {problem}"):
         Dinov3Encoder(Dinov3Config(path_or_id=str(pretrained)), image_size=32)

@@ -10,6 +10,7 @@ from i2l_model.backbones.tiny import build_tiny_zimage
 from i2l_model.backbones.tiny_flux2 import build_tiny_flux2
 from i2l_model.backbones.tiny_hidream import build_tiny_hidream
 from i2l_model.errors import InputError
+from tests.tiny_checkpoints import damage_weights
 
 
 @pytest.fixture(scope="module")
@@ -78,12 +79,7 @@ def test_missing_or_pickled_weights_are_refused(tmp_path: Path, part: str):
 def test_incomplete_weights_are_refused(tmp_path: Path, part: str, damage: str):
     build_tiny_zimage(0, tmp_path / "model")
     (file,) = (tmp_path / "model" / part).glob("*.safetensors")
-    if damage == "missing":
-        weights = load_file(file)
-        del weights[max(weights)]
-        save_file(weights, file, {"format": "pt"})
-    else:
-        file.write_bytes(file.read_bytes()[:-8])
+    damage_weights(file, damage)
     with pytest.raises(InputError, match=r"backbone \(.*model\) (does not load|has 1 missing key)"):
         load_backbone(tmp_path / "model")
 
