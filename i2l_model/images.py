@@ -224,7 +224,12 @@ def to_images(images: torch.Tensor) -> list[Image.Image]:
 
 def fit_square(image: Image.Image, size: int) -> Image.Image:
     """The centre square, resized to ``size`` pixels (Lanczos)."""
-    return ImageOps.fit(image, (size, size), method=Image.Resampling.LANCZOS)
+    return fit(image, size, size)
+
+
+def fit(image: Image.Image, width: int, height: int) -> Image.Image:
+    """The largest centred part of that aspect ratio, resized (Lanczos); sizes in pixels."""
+    return ImageOps.fit(image, (width, height), method=Image.Resampling.LANCZOS)
 
 
 def encode_jpeg(image: Image.Image, quality: int = 95) -> bytes:

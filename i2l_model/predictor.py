@@ -78,17 +78,20 @@ class LoraPredictor(nn.Module, ABC):
 
     def forward(
         self,
-        ref_images: torch.Tensor,
+        ref_images: torch.Tensor | None,
         ref_mask: torch.Tensor | None = None,
         ref_weights: torch.Tensor | None = None,
+        *,
+        ref_tokens: Sequence[torch.Tensor] | None = None,
     ) -> LoraFactors:
         """Predict one LoRA for each row of references.
 
         Args:
-            ref_images: (N, K, 3, H, W) in [-1, 1] with H = W = `image_size`.
+            ref_images: (N, K, 3, H, W) in [-1, 1] with H = W = `image_size`; None with tokens.
             ref_mask: (N, K) bool, False where a reference is absent; None means all are there.
             ref_weights: (N, K) how much each reference counts, relative to the others of its row;
                 None weighs them equally, 0 drops one.
+            ref_tokens: What `encode_references` returns of the images, e.g. cached.
 
         Returns:
             N LoRAs.
@@ -97,9 +100,17 @@ class LoraPredictor(nn.Module, ABC):
             InputError: If the shapes disagree, a row has no reference, there are more than
                 ``max_refs``, or a present reference or a weight is not finite.
         """
-        shares = reference_shares(ref_images, ref_mask, ref_weights, max_refs=self.config.max_refs)
-        tokens = self.encode_references(ref_images, shares > 0)
-        return self.predict_from_tokens(tokens, shares)
+        if (ref_images is None) == (ref_tokens is None):
+            fix = "give either"
+            raise InputError("ref_images", "and ref_tokens", "are both there, or neither is", fix)
+        max_refs = self.config.max_refs
+        if ref_tokens is not None:
+            places = ref_tokens[0].unsqueeze(-1)  # (N, K) and three more axes, as images have
+            shares = reference_shares(places, ref_mask, ref_weights, max_refs=max_refs)
+            return self.predict_from_tokens(ref_tokens, shares)
+        assert ref_images is not None
+        shares = reference_shares(ref_images, ref_mask, ref_weights, max_refs=max_refs)
+        return self.predict_from_tokens(self.encode_references(ref_images, shares > 0), shares)
 
     def encode_references(
         self, ref_images: torch.Tensor, present: torch.Tensor | None = None

@@ -23,14 +23,21 @@ UNKNOWN = "unknown"
 
 # How work is spread, kept and shown: the result of a job does not depend on it.
 _EXECUTION_SETTINGS = {
+    "cache",
+    "cache_uri",
     "checkpoint_every",
+    "cpus_per_loader",
     "cpus_per_worker",
+    "encode_batch_size",
     "gpus_per_worker",
     "keep_last",
+    "loaders_per_worker",
     "log_every",
     "max_failures",
     "min_workers",
     "num_workers",
+    "prefetch",
+    "profile",
     "storage_patience_s",
     "threads_per_worker",
     "workers",

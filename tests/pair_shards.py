@@ -3,6 +3,7 @@
 import colorsys
 import io
 import json
+from collections.abc import Container
 from pathlib import Path
 
 import numpy as np
@@ -62,9 +63,17 @@ def pair_record(split: str, style: int, contents: tuple[str, ...], number: int) 
 
 
 def write_pairs(
-    folder: Path, *, train_styles: int = 6, val_styles: int = 2, pairs_per_style: int = 4
+    folder: Path,
+    *,
+    train_styles: int = 6,
+    val_styles: int = 2,
+    pairs_per_style: int = 4,
+    wide: Container[str] = (),
 ) -> Path:
-    """Write shards, index and manifest as mining does, and return the folder."""
+    """Write shards, index and manifest as mining does, and return the folder.
+
+    Targets whose contents are in ``wide`` are half as wide again.
+    """
     rows = []
     splits = {"train": range(train_styles), "val": range(train_styles, train_styles + val_styles)}
     for split, styles in splits.items():
@@ -79,7 +88,10 @@ def write_pairs(
                         f"ref_{i}.jpg": encode_jpeg(draw(style, ref))
                         for i, ref in enumerate(contents[:-1])
                     }
-                    members["target.jpg"] = encode_jpeg(draw(style, contents[-1]))
+                    target = draw(style, contents[-1])
+                    if contents[-1] in wide:
+                        target = target.resize((SIZE * 3 // 2, SIZE))
+                    members["target.jpg"] = encode_jpeg(target)
                     members["json"] = json.dumps(record).encode()
                     writer.write(record["pair_id"], members)
                     rows.append(record)

@@ -25,6 +25,8 @@ class Backbone(ABC):
     Attributes:
         family: "z-image", "flux2" or "hidream-o1"; LoRA files are named by it.
         target_pattern: Matches the whole names of the linears that a LoRA updates.
+        has_frozen_encoders: Whether images and prompts pass encoders that no LoRA changes, so that
+            what they give may be kept; else latents are pixels and prompts are token ids.
         noise_scale: Standard deviation of the noise at sigma 1.
         name: Asset name, folder name or hub id, stored with every predictor made for it.
         transformer: The velocity network, frozen and in eval mode; its linears carry the LoRAs.
@@ -33,6 +35,7 @@ class Backbone(ABC):
 
     family: ClassVar[str]
     target_pattern: ClassVar[re.Pattern[str]]
+    has_frozen_encoders: ClassVar[bool] = True
     noise_scale: float = 1.0
     name: str
     transformer: nn.Module

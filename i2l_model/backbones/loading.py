@@ -50,11 +50,7 @@ def load_backbone(
     Raises:
         InputError: If nothing is found there, it is of an unsupported class, or does not load.
     """
-    source, name = _resolve(path_or_id)
-    kind = _model_class(source, path_or_id)
-    if kind not in _LOADERS:
-        known = ", ".join(_LOADERS)
-        raise InputError(_FIELD, path_or_id, f"is a {kind}", f"use one of: {known}")
+    source, name, kind = _identify(path_or_id)
     try:
         return _LOADERS[kind](source, name, dtype, torch.device(device))
     except InputError:
@@ -63,6 +59,24 @@ def load_backbone(
         raise InputError(
             _FIELD, path_or_id, f"does not load ({error})", "check that the folder is complete"
         ) from error
+
+
+def backbone_class(path_or_id: str | Path) -> type[Backbone]:
+    """The adapter of a backbone, told by its configuration alone.
+
+    Raises:
+        InputError: If nothing is found there, or it is of an unsupported class.
+    """
+    return _CLASSES[_identify(path_or_id)[2]]
+
+
+def _identify(path_or_id: str | Path) -> tuple[str, str, str]:
+    """What is loaded from, the backbone's name and its class."""
+    source, name = _resolve(path_or_id)
+    kind = _model_class(source, path_or_id)
+    if kind not in _CLASSES:
+        raise InputError(_FIELD, path_or_id, f"is a {kind}", f"use one of: {', '.join(_CLASSES)}")
+    return source, name, kind
 
 
 Loader = Callable[[str, str, torch.dtype, torch.device], Backbone]
@@ -124,6 +138,12 @@ def _is_dev(source: str, name: str) -> bool:
     return dev
 
 
+_CLASSES: Mapping[str, type[Backbone]] = {
+    "ZImagePipeline": ZImageBackbone,
+    "Flux2KleinPipeline": Flux2Backbone,
+    "Flux2Pipeline": Flux2Backbone,
+    _HIDREAM: HiDreamO1Backbone,
+}
 _LOADERS: Mapping[str, Loader] = {
     "ZImagePipeline": _pipeline_loader(ZImagePipeline, ZImageBackbone),
     "Flux2KleinPipeline": _pipeline_loader(Flux2KleinPipeline, Flux2Backbone),

@@ -18,10 +18,17 @@ IgnoreCallback = Callable[[str], None]  # kind of member
 
 @dataclass(frozen=True, slots=True)
 class ShardSample:
-    """One sample: the key and its members, extension → bytes (extensions in lower case)."""
+    """One sample.
+
+    Attributes:
+        key: The key.
+        members: Extension, in lower case → bytes.
+        offsets: Extension → where these bytes start in the tar.
+    """
 
     key: str
     members: dict[str, bytes]
+    offsets: dict[str, int]
 
 
 def _report_nothing(*_: str) -> None:
@@ -69,7 +76,7 @@ def read_shard(
             if sample.problem:
                 on_drop(sample.key[:MAX_NAME_CHARS], sample.problem)
             else:
-                yield ShardSample(sample.key, sample.members)
+                yield ShardSample(sample.key, sample.members, sample.offsets)
 
 
 @dataclass(slots=True)
@@ -81,6 +88,7 @@ class _Sample:
         problem: Why it will be left out, if it will.
         suspect: Whether a header was damaged within or just before it.
         members: Extension → bytes; the bytes are gone once there is a problem.
+        offsets: Extension → where its bytes start.
         num_bytes: Size of the members.
     """
 
@@ -88,6 +96,7 @@ class _Sample:
     problem: str
     suspect: bool
     members: dict[str, bytes] = field(default_factory=dict)
+    offsets: dict[str, int] = field(default_factory=dict)
     num_bytes: int = 0
 
     def fail(self, problem: str) -> None:
@@ -172,6 +181,7 @@ class _Grouping:
         ):
             sample.fail("sample_too_large")
         elif not sample.problem:
+            sample.offsets[extension] = self._tar.offset
             data = self._tar.read(entry.size)
             if data is None:
                 sample.fail(CUT)

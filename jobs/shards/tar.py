@@ -84,6 +84,7 @@ class Tar:
 
     def __init__(self, stream: BinaryIO, size: int) -> None:
         self._stream = stream
+        self._size = size
         self._rest = size  # bytes behind the latest header
         self._left = 0  # bytes between there and the next header
         self.num_entries = 0
@@ -122,6 +123,11 @@ class Tar:
                 yield Entry(name, size, _KINDS.get(kind, "other"))
             extension = _NOTHING
         self.truncated = not ended and (cut or not damaged)
+
+    @property
+    def offset(self) -> int:
+        """Where the bytes of the latest entry start, as long as they have not been read."""
+        return self._size - self._rest
 
     def read(self, size: int) -> bytes | None:
         """The bytes of the latest entry, whose size the caller found fit; None if cut off."""

@@ -13,7 +13,7 @@ from typing import IO, BinaryIO
 
 from i2l_model.atomic import open_atomic
 from i2l_model.errors import InputError
-from jobs.storage import local, s3
+from jobs.storage import local, s3, s3_stream
 from jobs.storage.s3_errors import StorageError
 from jobs.storage.uris import absolute_uri, is_inside, is_s3, join_uri, local_path
 
@@ -28,6 +28,7 @@ __all__ = [
     "file_size",
     "list_files",
     "read_bytes",
+    "read_range",
     "open_read",
     "write_bytes",
     "open_write",
@@ -81,6 +82,20 @@ def read_bytes(uri: str | Path) -> bytes:
     """
     with open_read(uri) as stream:
         return stream.read()
+
+
+def read_range(uri: str | Path, offset: int, size: int) -> bytes:
+    """``size`` bytes of a file from ``offset`` on.
+
+    Raises:
+        InputError: If there is no such file, or it ends before.
+    """
+    read = s3_stream.read_range if is_s3(uri) else local.read_range
+    data = read(uri, offset, size)
+    if len(data) != size:
+        problem = f"ends before byte {offset + size}"
+        raise InputError("uri", uri, problem, "restore the file that it was")
+    return data
 
 
 @contextmanager

@@ -43,6 +43,12 @@ def open_read(uri: str | Path) -> Iterator[BinaryIO]:
         yield stream
 
 
+def read_range(uri: str | Path, offset: int, size: int) -> bytes:
+    """Bytes of a file from ``offset`` on; fewer where it ends."""
+    with _file(uri).open("rb", buffering=0) as stream:
+        return os.pread(stream.fileno(), size, offset)
+
+
 def delete(uri: str | Path) -> None:
     """Remove a file, or a folder with everything below it; nothing there is fine."""
     path = local_path(uri)

@@ -5,6 +5,7 @@ import logging
 import random
 import re
 import time
+from pathlib import Path
 from typing import Any
 
 import botocore.exceptions
@@ -128,6 +129,28 @@ class ObjectStream(io.RawIOBase):
     def _changed(self) -> InputError:
         fix = "leave the input as it is while it is read, and run the command again"
         return InputError("uri", self._uri, "was replaced while it was read", fix)
+
+
+def read_range(uri: str | Path, offset: int, size: int) -> bytes:
+    """Bytes of an object from ``offset`` on; fewer where it ends.
+
+    Raises:
+        InputError: If there is no such object.
+        StorageError: If the connection keeps breaking.
+    """
+    bucket, key = split_s3(uri)
+    request = {"Bucket": bucket, "Key": key, "Range": f"bytes={offset}-{offset + size - 1}"}
+    for attempt in range(s3_client.max_attempts()):
+        with s3_errors(uri):
+            answer = s3_client.client(ranged=True).get_object(**request)
+        try:
+            data: bytes = answer["Body"].read()
+        except _BROKEN as error:
+            failure = error
+            time.sleep(random.random() * min(2.0**attempt, _MAX_PAUSE_S))
+            continue
+        return data if len(data) <= size else data[offset : offset + size]  # a range not honoured
+    raise translated(uri, failure) from failure
 
 
 def _is_changed(error: BaseException | None) -> bool:

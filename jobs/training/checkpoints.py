@@ -46,7 +46,8 @@ class TrainerState(BaseModel):
     world_size: int
     zero_stage: int
     num_averaged: int = 0
-    num_skipped: int = 0  # steps in a row without a finite gradient
+    num_skipped: int = 0  # steps in a row that were left out
+    mean_loss: float | None = None  # running mean that spikes are told by
     complete_epochs: int = 0
     epoch_styles: list[int] = []  # those that this epoch has trained on, by number
     best_step: int | None = None

@@ -136,6 +136,12 @@ class TrainingConfig(BaseModel):
         description="Steps in a row that may be left out because a loss or gradient is no finite"
         " number; one more ends the run. Their batches are kept under skipped/ of the output.",
     )
+    max_loss_ratio: float | None = Field(
+        default=None,
+        gt=1,
+        description="A step whose loss is over so many times its running mean is left out like one"
+        " without a finite gradient; none lets every loss pass.",
+    )
     ema_decay: float = Field(
         default=0.99,
         ge=0,
@@ -169,18 +175,40 @@ class TrainingConfig(BaseModel):
     storage_patience_s: float = Field(
         default=900, ge=0, description="How long an upload waits for storage that does not answer."
     )
-    cache_latents: bool = Field(
+    aspect_buckets: tuple[tuple[int, int], ...] = Field(
+        default=(),
+        description="Width and height in pixels of the sizes that targets are brought to, each"
+        " target to the one nearest in shape. Empty: the backbone's own square.",
+    )
+    cache: bool = Field(
         default=True,
-        description="Encode all targets and prompts once and keep them in memory; off encodes them"
-        " every step.",
+        description="Encode targets, prompts and, with frozen encoders, references once, in a Ray"
+        " Data job before the training; off encodes them every step.",
+    )
+    cache_uri: str | None = Field(
+        default=None,
+        description="Folder that trainings share their cache in; cache/ of the output by default.",
     )
     encode_batch_size: int = Field(
         default=32, ge=1, description="Images or prompts encoded at once for the cache."
+    )
+    prefetch: int = Field(default=2, ge=1, description="Batches that are loaded ahead.")
+    loaders_per_worker: int = Field(
+        default=0,
+        ge=0,
+        description="Ray Data actors that load batches for one worker, on any node; 0 loads them"
+        " in a thread of the worker.",
+    )
+    cpus_per_loader: float = Field(
+        default=1.0, gt=0, description="CPUs that Ray reserves for one such actor."
     )
 
     checkpoint_every: int = Field(default=200, ge=1, description="Steps between checkpoints.")
     keep_last: int = Field(default=2, ge=1, description="Checkpoints kept.")
     log_every: int = Field(default=10, ge=1, description="Steps between logged metrics.")
+    profile: bool = Field(
+        default=False, description="Write a torch profiler trace of three steps of rank 0."
+    )
     validate_every: int = Field(default=150, ge=1, description="Steps between validations.")
     validation_styles: int = Field(
         default=16, ge=1, description="Styles of the val split that are measured."
@@ -218,6 +246,10 @@ class TrainingConfig(BaseModel):
             raise ValueError(
                 f"min_workers ({self.min_workers}) must be <= num_workers ({self.num_workers});"
                 " lower it"
+            )
+        if not all(side > 0 for size in self.aspect_buckets for side in size):
+            raise ValueError(
+                f"aspect_buckets ({self.aspect_buckets}) must be sizes in pixels; change them"
             )
         if not all(0 < sigma <= 1 for sigma in self.validation_sigmas):
             raise ValueError(

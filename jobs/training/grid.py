@@ -1,24 +1,27 @@
-"""The validation image: references | target | null | i2L from one and from several references."""
+"""The validation image, references | target | null | i2L, and how near its styles are."""
 
+# N styles, F references, S pixels
+
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from i2l_model.generation import generate
 from i2l_model.images import to_images
 from i2l_model.lora import LoraFactors
+from jobs.evaluation.metrics.colour import stack_images
+from jobs.evaluation.metrics.patches import reference_distances, set_quantiles
 from jobs.training.config import TrainingConfig
-from jobs.training.data import NO_REF, PairStore
-from jobs.training.objective import StyleObjective
-from jobs.training.sampling import StyleBatch
-from jobs.training.validation import Validator, gather_references
+from jobs.training.objective import References, StyleObjective
+from jobs.training.validation import Validator
 
 _CELL = 96
 _GAP = 4
 _TEXT = 14
 _MAX_CAPTION = 90
+_NULL, _ONE = "no LoRA", "i2L 1 ref"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +37,24 @@ class GridRow:
     caption: str
 
 
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """What was drawn.
+
+    Attributes:
+        image: The picture.
+        style: Style distances of the drawn images to their references, without and with the LoRA,
+            and the share of the distance that the LoRA closes, as metrics.
+    """
+
+    image: Image.Image
+    style: dict[str, float]
+
+
 @torch.no_grad()
 def validation_grid(
     objective: StyleObjective, validator: Validator, config: TrainingConfig, *, draw: bool
-) -> Image.Image | None:
+) -> Grid | None:
     """Sample the first validation styles; all ranks call it together.
 
     Args:
@@ -49,60 +66,93 @@ def validation_grid(
     num_rows = min(config.grid_styles, len(validator.batch))
     if not num_rows:
         return None
-    refs_NF = validator.batch.refs_NF[:num_rows]
-    store = validator.store
+    references = validator.references.rows(range(num_rows))
     # More than micro_styles at once would need more memory than training does.
-    one = _predict(objective, store, refs_NF[:, :1], config.micro_styles)
-    several = _predict(objective, store, refs_NF, config.micro_styles)
+    one = _predict(objective, references.first(), config.micro_styles)
+    several = _predict(objective, references, config.micro_styles)
     if not draw:
         return None
-    columns = {"no LoRA": None, "i2L 1 ref": one, f"i2L {refs_NF.shape[1]} refs": several}
-    if refs_NF.shape[1] == 1:
-        columns.pop("i2L 1 ref")
-    prompts = [store.prompts[row] for row in validator.batch.targets_NK[:num_rows, 0]]
+    num_refs = references.mask_NF.shape[1]
+    columns = {_NULL: None, _ONE: one, f"i2L {num_refs} refs": several}
+    if num_refs == 1:
+        columns.pop(_ONE)
     samples = {
-        name: generate(
-            objective.backbone,
-            prompts,
-            lora=lora,
-            seeds=list(range(num_rows)),
-            num_inference_steps=config.grid_inference_steps,
-            height=store.targets_U3SS.shape[-1],
-            width=store.targets_U3SS.shape[-1],
-        )
-        for name, lora in columns.items()
+        name: _draw(objective, validator, config, lora, num_rows) for name, lora in columns.items()
     }
-    return draw_grid(*_layout(store, validator.batch, prompts, samples))
+    rows = _rows(validator, samples, num_rows)
+    headings = [*(f"ref {i + 1}" for i in range(num_refs)), "target", *samples]
+    return Grid(draw_grid(headings, rows), _style_metrics(references, samples))
 
 
-def _predict(
-    objective: StyleObjective, store: PairStore, refs_NF: np.ndarray, size: int
-) -> LoraFactors:
-    parts = [
-        objective.predict(gather_references(store, refs_NF[start : start + size]))
-        for start in range(0, len(refs_NF), size)
-    ]
-    return LoraFactors.concat(parts)
+def _predict(objective: StyleObjective, references: References, size: int) -> LoraFactors:
+    num_styles = len(references.mask_NF)
+    starts = range(0, num_styles, size)
+    parts = [range(start, min(num_styles, start + size)) for start in starts]
+    return LoraFactors.concat([objective.predict(references.rows(part)) for part in parts])
 
 
-def _layout(
-    store: PairStore,
-    batch: StyleBatch,
-    prompts: list[str],
-    samples: dict[str, list[Image.Image]],
-) -> tuple[list[str], list[GridRow]]:
-    rows = []
-    for n, prompt in enumerate(prompts):
-        refs = [None if i == NO_REF else _pixels(store.refs_U3SS[i]) for i in batch.refs_NF[n]]
-        target = _pixels(store.targets_U3SS[batch.targets_NK[n, 0]])
+def _draw(
+    objective: StyleObjective,
+    validator: Validator,
+    config: TrainingConfig,
+    lora: LoraFactors | None,
+    num_rows: int,
+) -> list[Image.Image]:
+    """An image of each row's first target prompt, at that target's size."""
+    drawn: dict[int, Image.Image] = {}
+    targets = validator.batch.targets_NK[:num_rows, 0].tolist()
+    for members in validator.loader.by_bucket(targets, range(num_rows)):
+        width, height = validator.loader.size(targets[members[0]])
+        images = generate(
+            objective.backbone,
+            [validator.loader.index.prompt(targets[n]) for n in members],
+            lora=None if lora is None else lora.select(members),
+            seeds=members,
+            num_inference_steps=config.grid_inference_steps,
+            height=height,
+            width=width,
+        )
+        drawn |= dict(zip(members, images, strict=True))
+    return [drawn[n] for n in range(num_rows)]
+
+
+def _rows(
+    validator: Validator, samples: Mapping[str, list[Image.Image]], num_rows: int
+) -> list[GridRow]:
+    references, rows = validator.references, []
+    assert references.images_NF3SS is not None, "validation keeps the images"
+    for n in range(num_rows):
+        present = zip(references.images_NF3SS[n], references.mask_NF[n], strict=True)
+        refs = [_pixels(image) if there else None for image, there in present]
+        row = int(validator.batch.targets_NK[n, 0])
+        target = _pixels(validator.loader.target_images([row])[0])
         drawn = [images[n] for images in samples.values()]
-        rows.append(GridRow([*refs, target, *drawn], prompt))
-    headings = [f"ref {i + 1}" for i in range(batch.refs_NF.shape[1])]
-    return [*headings, "target", *samples], rows
+        rows.append(GridRow([*refs, target, *drawn], validator.loader.index.prompt(row)))
+    return rows
 
 
-def _pixels(image_3SS: torch.Tensor) -> Image.Image:
-    return to_images(image_3SS[None].float() / 127.5 - 1)[0]
+def _style_metrics(
+    references: References, samples: Mapping[str, list[Image.Image]]
+) -> dict[str, float]:
+    """Mean distances over the rows, of the samples from all references and of those without."""
+    assert references.images_NF3SS is not None, "validation keeps the images"
+    *_, several = samples
+    means = {}
+    for name in (_NULL, several):
+        distances = []
+        for n, image in enumerate(samples[name]):
+            own = references.images_NF3SS[n][references.mask_NF[n]].float() / 255
+            distances += reference_distances(stack_images([image]), set_quantiles(own))
+        means[name] = sum(distances) / len(distances)
+    return {
+        "val/style_distance_null": means[_NULL],
+        "val/style_distance": means[several],
+        "val/style_closed": 1 - means[several] / max(means[_NULL], 1e-9),
+    }
+
+
+def _pixels(image_3HW: torch.Tensor) -> Image.Image:
+    return to_images(image_3HW[None].float() / 127.5 - 1)[0]
 
 
 def draw_grid(headings: list[str], rows: list[GridRow]) -> Image.Image:

@@ -11,6 +11,7 @@ from i2l_model.assets import asset_path, available_assets
 from jobs import provenance, storage
 from jobs.registry.tracking import TrackingConfig
 from jobs.training.config import TrainingConfig
+from jobs.training.inputs import TrainingInputs
 
 HISTORY_FILE = "training.json"
 PREDICTOR_FOLDER = "predictor"
@@ -24,7 +25,7 @@ class TrainingJob(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     config: TrainingConfig
-    pairs_uri: str
+    inputs: TrainingInputs
     output_uri: str
     tracking: TrackingConfig
     device: str = Field(description="cpu or cuda.")

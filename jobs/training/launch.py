@@ -29,10 +29,11 @@ def choose_device(config: TrainingConfig) -> str:
         device = "cuda" if num_gpus >= config.num_workers else "cpu"
     if os.environ.get("RAY_ADDRESS"):
         return device  # a cluster may grow
-    num_cpus = config.num_workers * config.cpus_per_worker
+    loading = config.loaders_per_worker * config.cpus_per_loader
+    num_cpus = config.num_workers * (config.cpus_per_worker + loading)
     if num_cpus > resources.get("CPU", 0):
         problem = f"need {num_cpus:g} CPUs, Ray has {resources.get('CPU', 0):g}"
-        fix = "lower training.num_workers or training.cpus_per_worker"
+        fix = "lower training.num_workers, loaders_per_worker or cpus_per_worker"
         raise InputError("training.num_workers", config.num_workers, problem, fix)
     if device == "cuda" and num_gpus < config.num_workers:
         problem = f"need a GPU each, Ray has {num_gpus:g}"

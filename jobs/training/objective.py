@@ -2,6 +2,7 @@
 
 # N styles, K targets a style, F references, S pixels, B = N * K, C channels, h w latent cells
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +16,7 @@ from i2l_model.predictor import LoraPredictor
 
 @dataclass(frozen=True, slots=True)
 class Supervision:
-    """What the predicted LoRAs are measured on; row b belongs to style b // K.
+    """What the predicted LoRAs are measured on, all of one size; row b belongs to style b // K.
 
     Attributes:
         data_BChw: Clean latents, float32.
@@ -32,15 +33,36 @@ class Supervision:
 
 @dataclass(frozen=True, slots=True)
 class References:
-    """Reference images of N styles.
+    """Reference images of N styles, or what the frozen encoders made of them.
 
     Attributes:
-        images_NF3SS: uint8.
         mask_NF: bool, False where a reference is absent.
+        images_NF3SS: uint8.
+        tokens: (N, F, T, E) of each encoder.
     """
 
-    images_NF3SS: torch.Tensor
     mask_NF: torch.Tensor
+    images_NF3SS: torch.Tensor | None = None
+    tokens: tuple[torch.Tensor, ...] | None = None
+
+    def first(self) -> "References":
+        """The first reference of each style alone."""
+        images, tokens = self.images_NF3SS, self.tokens
+        return References(
+            self.mask_NF[:, :1],
+            None if images is None else images[:, :1],
+            None if tokens is None else tuple(part[:, :1] for part in tokens),
+        )
+
+    def rows(self, styles: Sequence[int]) -> "References":
+        """Those of some of the styles."""
+        index = list(styles)
+        images, tokens = self.images_NF3SS, self.tokens
+        return References(
+            self.mask_NF[index],
+            None if images is None else images[index],
+            None if tokens is None else tuple(part[index] for part in tokens),
+        )
 
 
 class StyleObjective(nn.Module):
@@ -56,14 +78,34 @@ class StyleObjective(nn.Module):
 
     def predict(self, references: References) -> LoraFactors:
         """Return N LoRAs, in the backbone's dtype."""
-        device = self.backbone.device
-        images = references.images_NF3SS.to(device, self.backbone.dtype) / 127.5 - 1
-        factors: LoraFactors = self.predictor(images, references.mask_NF.to(device))
-        return factors.to(dtype=self.backbone.dtype)
+        device, dtype = self.backbone.device, self.backbone.dtype
+        images, tokens = references.images_NF3SS, references.tokens
+        factors: LoraFactors = self.predictor(
+            None if images is None else images.to(device, dtype) / 127.5 - 1,
+            references.mask_NF.to(device),
+            ref_tokens=None if tokens is None else tuple(part.to(device) for part in tokens),
+        )
+        return factors.to(dtype=dtype)
 
-    def forward(self, references: References, supervision: Supervision) -> torch.Tensor:
-        """Return the flow-matching loss of each target, (B,) float32."""
-        return supervised_loss(self.backbone, supervision, self.predict(references))
+    def forward(
+        self, references: References, parts: Sequence[tuple[Sequence[int], Supervision]]
+    ) -> torch.Tensor:
+        """Return the flow-matching loss of each target, (N, K) float32.
+
+        Args:
+            references: Of N styles.
+            parts: What is measured at each size, and which of the styles it belongs to; together
+                every style once.
+        """
+        factors = self.predict(references)
+        losses: list[torch.Tensor] = []
+        order: list[int] = []
+        for styles, supervision in parts:
+            own = factors if len(parts) == 1 else factors.select(styles)
+            loss_B = supervised_loss(self.backbone, supervision, own)
+            losses.append(loss_B.view(len(styles), -1))
+            order += styles
+        return torch.cat(losses)[torch.tensor(order, device=losses[0].device).argsort()]
 
 
 def supervised_loss(

@@ -14,7 +14,7 @@ from jobs.predictor_folder import read_provenance, read_record
 from jobs.registry.tracking import TrackingConfig
 from jobs.registry.versions import ModelRegistry
 from jobs.training.config import TrainingConfig
-from jobs.training.data import has_split
+from jobs.training.indexing import has_split
 from jobs.training.job import backbone_name, model_fingerprint
 
 logger = logging.getLogger(__name__)

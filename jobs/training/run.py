@@ -15,6 +15,7 @@ from jobs.cluster import ensure_ray
 from jobs.progress import NullProgress, Progress
 from jobs.registry.tracking import Tracker, TrackingConfig
 from jobs.training import checkpoints
+from jobs.training.caching import prepare_inputs
 from jobs.training.config import TrainingConfig
 from jobs.training.job import (
     CHECKPOINTS_FOLDER,
@@ -95,17 +96,19 @@ def run_training(
     )
     with _tracked_run(tracking, config, output_uri, origin) as tracker:
         ensure_ray()
+        progress, device = progress or NullProgress(), choose_device(config)
+        inputs = prepare_inputs(config, pairs_uri, output_uri, init_uri, device, progress)
         job = TrainingJob(
             config=config,
-            pairs_uri=pairs_uri,
+            inputs=inputs,
             output_uri=output_uri,
             tracking=tracking,
-            device=choose_device(config),
+            device=device,
             init_uri=init_uri,
             attempt_uri=attempt_uri,
             origin={**origin, "run_id": tracker.run_id},
         )
-        with ProgressFollower(output_uri, progress or NullProgress()):
+        with ProgressFollower(output_uri, progress):
             fit_workers(job)
         result = _finished(output_uri, job.key)
         assert result is not None, "the workers finished without a predictor"

@@ -8,22 +8,23 @@ have seen, with any number of workers.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
 from i2l_model.backbones import Backbone
+from jobs.training.buckets import Buckets
 from jobs.training.config import TrainingConfig
-from jobs.training.data import NO_REF, PairStore
+from jobs.training.pair_index import NO_REF, PairIndex
 
-_ORDER, _NUM_REFS, _CHOICE, _NOISE = range(4)  # streams of one seed
+_ORDER, _NUM_REFS, _CHOICE, _NOISE, _BUCKET = range(5)  # streams of one seed
 
 
 @dataclass(frozen=True, slots=True)
 class StyleBatch:
-    """Rows of a `PairStore`.
+    """Rows of a `PairIndex`.
 
     Attributes:
         styles_N: Style of each group.
@@ -38,68 +39,98 @@ class StyleBatch:
     def __len__(self) -> int:
         return len(self.styles_N)
 
+    @property
+    def present(self) -> np.ndarray:
+        """Which references are there, (N, F) bool."""
+        present: np.ndarray = self.refs_NF != NO_REF
+        return present
+
+    def part(self, n: int) -> "StyleBatch":
+        """One group alone."""
+        return StyleBatch(*(rows[n : n + 1] for rows in astuple(self)))
+
 
 class StyleSampler:
     """Draws the groups of a step: styles in a new random order every epoch.
 
     Args:
-        store: Pairs of the split.
+        index: Pairs of the split.
+        buckets: Sizes of the targets.
         config: Batch sizes, reference counts and seed.
     """
 
-    def __init__(self, store: PairStore, config: TrainingConfig) -> None:
-        self.store = store
+    def __init__(self, index: PairIndex, buckets: Buckets, config: TrainingConfig) -> None:
+        self.index = index
         self.config = config
+        self._buckets = buckets
         self._epoch = -1
         self._order = np.empty(0, dtype=np.int64)
 
     def batch(self, step: int, slots: range) -> StyleBatch:
-        """The groups at positions ``slots`` (within 0..styles_per_step) of ``step``."""
+        """The groups at positions ``slots`` (within 0..styles_per_step) of ``step``.
+
+        All groups of a step prefer targets of one bucket, which is drawn by its share of the
+        targets.
+        """
         rng = np.random.default_rng([self.config.seed, _NUM_REFS, step])
         num_refs = int(rng.integers(self.config.min_refs, self.config.max_refs + 1))
+        rng = np.random.default_rng([self.config.seed, _BUCKET, step])
+        preferred = int(rng.choice(self._buckets.numbers_U))
         first = step * self.config.styles_per_step
         return stack_groups(
-            self.store,
+            self.index,
+            self._buckets,
             [self._style_at(first + slot) for slot in slots],
             num_refs,
             self.config.targets_per_style,
             [[self.config.seed, _CHOICE, step, slot] for slot in slots],
+            preferred,
         )
 
     def _style_at(self, position: int) -> int:
-        num_styles = len(self.store.styles)
-        epoch, index = divmod(position, num_styles)
+        num_styles = len(self.index.styles)
+        epoch, place = divmod(position, num_styles)
         if epoch != self._epoch:
             rng = np.random.default_rng([self.config.seed, _ORDER, epoch])
             self._epoch, self._order = epoch, rng.permutation(num_styles)
-        return int(self._order[index])
+        return int(self._order[place])
 
 
 def stack_groups(
-    store: PairStore, styles: list[int], num_refs: int, num_targets: int, seeds: list[list[int]]
+    index: PairIndex,
+    buckets: Buckets,
+    styles: list[int],
+    num_refs: int,
+    num_targets: int,
+    seeds: list[list[int]],
+    preferred: int | None = None,
 ) -> StyleBatch:
     """One group for each style: references of one random pair, and targets of other contents.
 
     A pair with fewer references than ``num_refs`` gives all it has; a style with fewer fitting
-    targets than ``num_targets`` repeats some.
+    targets than ``num_targets`` repeats some. The targets of a group are of one bucket: the
+    preferred one where the style has any in it, else that of a random target.
     """
     refs_NF = np.full((len(styles), num_refs), NO_REF, dtype=np.int64)
     targets_NK = np.empty((len(styles), num_targets), dtype=np.int64)
     for n, (style, seed) in enumerate(zip(styles, seeds, strict=True)):
         rng = np.random.default_rng(seed)
-        pair = int(rng.choice(store.style_pairs[style]))
-        present = np.flatnonzero(store.pair_refs_PF[pair] != NO_REF)
+        pair = int(rng.choice(index.style_pairs[style]))
+        present = np.flatnonzero(index.pair_refs_PF[pair] != NO_REF)
         columns = rng.permutation(present)[:num_refs]
-        refs_NF[n, : len(columns)] = store.pair_refs_PF[pair, columns]
-        allowed = store.allowed_targets(style, pair, columns)
+        refs_NF[n, : len(columns)] = index.pair_refs_PF[pair, columns]
+        allowed = index.allowed_targets(style, pair, columns)
         if not len(allowed):  # the miner paired it with these references, so that it fits
-            allowed = store.pair_targets_P[pair : pair + 1]
-        targets_NK[n] = np.resize(rng.permutation(allowed), num_targets)
+            allowed = index.pair_targets_P[pair : pair + 1]
+        rows = rng.permutation(allowed)
+        numbers = buckets.numbers_U[rows]
+        chosen = preferred if preferred in numbers else numbers[0]
+        targets_NK[n] = np.resize(rows[numbers == chosen], num_targets)
     return StyleBatch(np.array(styles), refs_NF, targets_NK)
 
 
 def describe_batch(
-    store: PairStore, batch: StyleBatch, sigmas_B: torch.Tensor, loss_B: torch.Tensor
+    index: PairIndex, batch: StyleBatch, sigmas_B: torch.Tensor, loss_B: torch.Tensor
 ) -> list[dict[str, Any]]:
     """Say what a batch held, JSON-ready: style, prompts, noise levels and losses of each group."""
     shape = batch.targets_NK.shape
@@ -113,10 +144,10 @@ def describe_batch(
     )
     return [
         {
-            "style": store.styles[style],
+            "style": index.styles[style],
             "reference_rows": [row for row in refs if row != NO_REF],
             "target_rows": targets,
-            "prompts": [store.prompts[row] for row in targets],
+            "prompts": [index.prompt(row) for row in targets],
             "sigmas": sigmas,
             "losses": [loss if math.isfinite(loss) else str(loss) for loss in losses],
         }
@@ -125,45 +156,43 @@ def describe_batch(
 
 
 @dataclass(frozen=True, slots=True)
-class NoiseBatch:
-    """Noise and noise levels of a batch.
+class GroupNoise:
+    """Noise of the K targets of a style.
 
     Attributes:
-        noise_BChw: float32.
-        sigmas_B: float32 in (0, 1].
+        noise_KChw: float32.
+        sigmas_K: float32 in (0, 1].
     """
 
-    noise_BChw: torch.Tensor
-    sigmas_B: torch.Tensor
+    noise_KChw: torch.Tensor
+    sigmas_K: torch.Tensor
 
 
 def draw_noise(
-    backbone: Backbone,
-    config: TrainingConfig,
-    latent_shape: Sequence[int],
-    step: int,
-    slots: range,
-) -> NoiseBatch:
-    """Noise of the groups ``slots`` of ``step``, the same on every device.
+    backbone: Backbone, config: TrainingConfig, shape: Sequence[int], step: int, slot: int
+) -> GroupNoise:
+    """Noise of the group at ``slot`` of ``step``, the same on every device.
 
     The shares of ``sigma_bands_at(step)`` are uniform in their bands, the rest follows the
     backbone's own distribution.
+
+    Args:
+        backbone: The backbone.
+        config: Bands and seed.
+        shape: (K, C, h, w) of the latents.
+        step: The step.
+        slot: Position of the group in it.
     """
-    num_targets = config.targets_per_style
-    bands = config.sigma_bands_at(step)
-    noise, sigmas = [], []
-    for slot in slots:
-        generator = _generator([config.seed, _NOISE, step, slot])
-        noise.append(backbone.noise((num_targets, *latent_shape), generator))
-        chosen = backbone.sample_sigmas(num_targets, generator).float().cpu()
-        place = 1 - torch.rand(num_targets, generator=generator)  # sigma 0 teaches nothing
-        choice = torch.rand(num_targets, generator=generator)
-        for band in bands:
-            within = band.low + (band.high - band.low) * place
-            chosen = torch.where((choice >= 0) & (choice < band.share), within, chosen)
-            choice = choice - band.share
-        sigmas.append(chosen)
-    return NoiseBatch(torch.cat(noise), torch.cat(sigmas))
+    generator = _generator([config.seed, _NOISE, step, slot])
+    noise = backbone.noise(shape, generator)
+    sigmas = backbone.sample_sigmas(shape[0], generator).float().cpu()
+    place = 1 - torch.rand(shape[0], generator=generator)  # sigma 0 teaches nothing
+    choice = torch.rand(shape[0], generator=generator)
+    for band in config.sigma_bands_at(step):
+        within = band.low + (band.high - band.low) * place
+        sigmas = torch.where((choice >= 0) & (choice < band.share), within, sigmas)
+        choice = choice - band.share
+    return GroupNoise(noise, sigmas)
 
 
 def fixed_noise(

@@ -1,12 +1,13 @@
 """The state of one training worker, and what happens in a step, a validation, a checkpoint."""
 
-# N styles, K targets a style, F references, B = N * K, C channels, h w latent cells
+# N styles, K targets a style, F references, B = N * K
 
 import json
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
@@ -20,20 +21,24 @@ from i2l_model.weights import read_weights, write_weights
 from jobs import storage
 from jobs.training import checkpoints
 from jobs.training.averaging import WeightAverage
-from jobs.training.config import HIGH_SIGMA
 from jobs.training.deepspeed_config import optimizer_step, set_learning_rate
-from jobs.training.encoding import TargetEncoder
+from jobs.training.encoding import encode_batch, supervise
+from jobs.training.epochs import StyleRecord, count_epochs
+from jobs.training.feed import BatchFeed
 from jobs.training.grid import validation_grid
 from jobs.training.job import TrainingJob
-from jobs.training.objective import StyleObjective, Supervision
+from jobs.training.objective import StyleObjective
 from jobs.training.patience import patiently
 from jobs.training.recorder import Recorder
 from jobs.training.results import publish_results
 from jobs.training.sampling import StyleBatch, StyleSampler, describe_batch, draw_noise
+from jobs.training.step_metrics import StepMetrics
 from jobs.training.trained_state import gather_state, scatter_state
-from jobs.training.validation import Validator, gather_references
+from jobs.training.validation import Validator
 
 SKIPPED_FOLDER = "skipped"
+_SLOW_INPUT = 0.05  # share of the step time from which the progress line tells it
+_SPIKE_DECAY = 0.98  # of the running mean that a loss is compared with
 
 _Result = TypeVar("_Result")
 
@@ -45,21 +50,7 @@ def _set_event() -> threading.Event:
 
 
 class TrainingDiverged(RuntimeError):
-    """Too many steps in a row had no finite gradient."""
-
-
-@dataclass(slots=True)
-class StepSums:
-    """Sums over the steps since the last log line, on this rank."""
-
-    loss: float = 0.0
-    num: int = 0
-    high_loss: float = 0.0
-    num_high: int = 0
-    num_steps: int = 0
-    grad_norm: float = 0.0
-    styles: list[tuple[int, int, int]] = field(default_factory=list)  # step, slot, style
-    started: float = field(default_factory=time.monotonic)
+    """Too many steps in a row had no finite gradient, or a loss far above those before."""
 
 
 @dataclass
@@ -71,7 +62,7 @@ class Trainer:
         engine: DeepSpeed engine around the objective.
         average: Averaged weights, which are validated and exported.
         sampler: Chooses the groups of a step.
-        encoder: Latents and prompt embeddings of the targets.
+        feed: Gives their data, loaded ahead.
         validator: Held-out losses; None without a val split.
         template: Predictor on the CPU that takes the averaged weights for export; on rank 0.
         recorder: Progress, metrics and images; writes on rank 0 only.
@@ -82,15 +73,20 @@ class Trainer:
     engine: Any
     average: WeightAverage
     sampler: StyleSampler
-    encoder: TargetEncoder
+    feed: BatchFeed
     validator: Validator | None
     template: LoraPredictor | None
     recorder: Recorder
     state: checkpoints.TrainerState
     best: dict[str, torch.Tensor] = field(default_factory=dict)
-    sums: StepSums = field(default_factory=StepSums)
+    metrics: StepMetrics = field(init=False)
+    styles: list[StyleRecord] = field(default_factory=list)
     uploaded: threading.Event = field(default_factory=_set_event)
-    micro_batches: list[tuple[StyleBatch, torch.Tensor, torch.Tensor]] = field(default_factory=list)
+    spike: str = ""
+    passes: list[tuple[StyleBatch, torch.Tensor, torch.Tensor]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.metrics = StepMetrics(self.objective.backbone.device)
 
     @property
     def objective(self) -> StyleObjective:
@@ -106,51 +102,77 @@ class Trainer:
     # Steps
 
     def train_step(self, step: int) -> None:
-        """One optimizer step; its micro batches are slots of the same global batch."""
+        """One optimizer step; its passes are slots of the same global batch."""
         config = self.job.config
         set_learning_rate(self.engine, config.learning_rate_at(step))
         world_size = dist.get_world_size()
         for micro in range(config.gradient_accumulation_steps):
-            part = micro * world_size + self.rank
-            self._micro_step(step, config.slots(part, world_size))
-        self.sums.num_steps += 1
+            slots = config.slots(micro * world_size + self.rank, world_size)
+            grad_norm = self._pass(step, micro, slots)
+        if grad_norm is not None and math.isfinite(grad_norm):
+            self._count_step(grad_norm)
+        else:
+            self._skip(step)
+        self.passes.clear()
+        self.spike = ""
+        self.metrics.num_steps += 1
         self.state.step = step + 1
         if self.state.step % config.log_every == 0 or self.state.step == config.steps:
             self._log(self.state.step)
 
-    def _micro_step(self, step: int, slots: range) -> None:
+    def _pass(self, step: int, micro: int, slots: range) -> float | None:
+        """One forward and backward; the gradient's norm where the step ends, else None."""
+        backbone, config = self.objective.backbone, self.job.config
         batch = self.sampler.batch(step, slots)
         styles = zip(slots, batch.styles_N.tolist(), strict=True)
-        self.sums.styles += [(step, slot, style) for slot, style in styles]
-        targets_B = batch.targets_NK.reshape(-1)
-        data = self.encoder.latents(targets_B)
-        noise = draw_noise(self.objective.backbone, self.job.config, data.shape[1:], step, slots)
-        supervision = Supervision(
-            data, noise.noise_BChw, noise.sigmas_B, self.encoder.prompt_embeds(targets_B)
-        )
-        references = gather_references(self.sampler.store, batch.refs_NF)
-        loss_B = self.engine(references, supervision)
-        # Parts may differ by a style: every style weighs the same in the mean over all parts.
-        loss = loss_B.mean() * self.job.config.weight(slots, dist.get_world_size())
-        self.engine.backward(loss)
-        grad_norm = optimizer_step(self.engine)
-        loss_B = loss_B.detach().cpu()
-        self.micro_batches.append((batch, noise.sigmas_B, loss_B))
-        if grad_norm is None:
-            return
-        if math.isfinite(grad_norm):
-            self._count_step(grad_norm)
-        else:
-            self._skip(step)
-        self.micro_batches.clear()
+        self.styles += [(step, slot, style) for slot, style in styles]
+        with self.metrics.timed("data_wait"):
+            loaded = self.feed.get(step, micro)
+        with self.metrics.timed("encode"):
+            encoded = encode_batch(backbone, self.sampler.index, batch, loaded)
+            noise = [
+                draw_noise(backbone, config, data.shape, step, slot)
+                for data, slot in zip(encoded.data, slots, strict=True)
+            ]
+        with self.metrics.timed("forward"):
+            loss_NK = self.engine(encoded.references, supervise(encoded, noise))
+        with self.metrics.timed("backward"):
+            # Passes may differ by a style: every style weighs the same in the mean over all.
+            loss = loss_NK.mean() * config.weight(slots, dist.get_world_size())
+            self.engine.backward(self._without_spike(loss))
+        with self.metrics.timed("optimizer"):
+            grad_norm = optimizer_step(self.engine)
+        sigmas_NK = torch.stack([group.sigmas_K for group in noise])
+        self.passes.append((batch, sigmas_NK, loss_NK.detach().cpu()))
+        self.metrics.num_samples += loss_NK.numel()
+        return grad_norm
+
+    def _without_spike(self, loss: torch.Tensor) -> torch.Tensor:
+        """The loss, or no number where it is far above those before on the mean of all ranks.
+
+        A step whose loss is no number is left out, by all ranks alike.
+        """
+        factor = self.job.config.max_loss_ratio
+        if factor is None:
+            return loss
+        mean = loss.detach().clone()
+        dist.all_reduce(mean)
+        value, before = float(mean) / dist.get_world_size(), self.state.mean_loss
+        if before is not None and value > factor * before:
+            self.spike = f"the loss {value:.4g} is over {factor:g} times its mean {before:.4g}"
+            return loss * math.nan
+        if math.isfinite(value):
+            decay = 0.0 if before is None else _SPIKE_DECAY
+            self.state.mean_loss = decay * (before or 0.0) + (1 - decay) * value
+        return loss
 
     def _count_step(self, grad_norm: float) -> None:
         """Add a step that was made to the sums."""
         self.average.update()
         self.state.num_skipped = 0
-        self.sums.grad_norm += grad_norm
-        for _, sigmas_B, loss_B in self.micro_batches:
-            self._count(loss_B, sigmas_B)
+        self.metrics.grad_norm += grad_norm
+        for _, sigmas_NK, loss_NK in self.passes:
+            self.metrics.add_losses(loss_NK.flatten().float(), sigmas_NK.flatten())
 
     def _skip(self, step: int) -> None:
         """Keep the batch of a step that was left out; too many in a row end the run.
@@ -160,15 +182,13 @@ class Trainer:
         """
         self.state.num_skipped += 1
         skipped = storage.join_uri(self.job.output_uri, SKIPPED_FOLDER)
-        record = [
-            describe_batch(self.sampler.store, batch, sigmas_B, loss_B)
-            for batch, sigmas_B, loss_B in self.micro_batches
-        ]
+        record = [describe_batch(self.sampler.index, *part) for part in self.passes]
         name = f"step-{step + 1:08d}-rank-{self.rank:05d}.json"
         data = (json.dumps(record, indent=1) + "\n").encode()
         write = partial(storage.write_bytes, storage.join_uri(skipped, name), data)
         self._patiently(write, f"writing {name}")
-        problem = f"the gradient is no finite number at step {step + 1}; its batch is in {skipped}"
+        reason = self.spike or "the gradient is no finite number"
+        problem = f"{reason} at step {step + 1}; its batch is in {skipped}"
         self.recorder.message(f"left out: {problem}")
         if self.state.num_skipped > self.job.config.max_skipped_steps:
             raise TrainingDiverged(
@@ -176,85 +196,70 @@ class Trainer:
                 " training.learning_rate or training.predictor.lora_scale"
             )
 
-    def _count(self, loss_B: torch.Tensor, sigmas_B: torch.Tensor) -> None:
-        high = sigmas_B > HIGH_SIGMA
-        self.sums.loss += float(loss_B.sum())
-        self.sums.num += len(loss_B)
-        self.sums.high_loss += float(loss_B[high].sum())
-        self.sums.num_high += int(high.sum())
-
     def _count_epochs(self) -> None:
-        """Check that every style was trained on once an epoch; all ranks call it together.
-
-        Raises:
-            RuntimeError: If one was left out or came twice.
-        """
-        gathered: list[list[tuple[int, int, int]]] = [[] for _ in range(dist.get_world_size())]
-        dist.all_gather_object(gathered, self.sums.styles)
-        self.sums.styles = []
-        num_styles = len(self.sampler.store.styles)
-        for _, _, style in sorted(record for part in gathered for record in part):
-            self.state.epoch_styles.append(style)
-            if len(self.state.epoch_styles) < num_styles:
-                continue
-            if len(set(self.state.epoch_styles)) != num_styles:
-                epoch = self.state.complete_epochs + 1
-                raise RuntimeError(f"epoch {epoch} did not see each of {num_styles} styles once")
-            self.state.complete_epochs += 1
-            self.state.epoch_styles = []
+        count_epochs(self.styles, self.state, len(self.sampler.index.styles))
+        self.styles = []
 
     def _log(self, step: int) -> None:
         """Combine the ranks' sums and record them."""
         self._count_epochs()
-        sums = self.sums
-        values = [sums.loss, sums.num, sums.high_loss, sums.num_high]
-        total = torch.tensor(values, dtype=torch.float64, device=self.objective.backbone.device)
-        dist.all_reduce(total)
-        loss, num, high_loss, num_high = total.tolist()
-        elapsed_s = time.monotonic() - sums.started
+        config = self.job.config
         metrics = {
-            "optim/lr": self.job.config.learning_rate_at(step - 1),
-            "optim/grad_norm": sums.grad_norm / sums.num_steps,
-            "time/step_s": elapsed_s / sums.num_steps,
-            "data/epoch": step * self.job.config.styles_per_step / len(self.sampler.store.styles),
+            **self.metrics.combined(),
+            "optim/lr": config.learning_rate_at(step - 1),
+            "data/epoch": step * config.styles_per_step / len(self.sampler.index.styles),
         }
-        if num:
-            metrics["train/loss"] = loss / num
-        if num_high:
-            metrics["train/loss_high_sigma"] = high_loss / num_high
-        self.state.train_time_s += elapsed_s
+        self.state.train_time_s += metrics["time/step_s"] * self.metrics.num_steps
         self._record(step, metrics)
-        note = f"loss {loss / num:.4f}" if num else "all steps left out"
+        loss = metrics.get("train/loss")
+        note = "all steps left out" if loss is None else f"loss {loss:.4f}"
         if "val/loss_right" in self.state.best_metrics:
             note += f", best val {self.state.best_metrics['val/loss_right']:.4f}"
-        self.recorder.progress("train", step, self.job.config.steps, note)
-        self.sums = StepSums()
+        note += f", {metrics['data/samples_per_s']:.3g} samples/s"
+        if metrics["time/data_wait_s"] > _SLOW_INPUT * metrics["time/step_s"]:
+            note += f", {metrics['time/data_wait_s'] / metrics['time/step_s']:.0%} waiting for data"
+        self.recorder.progress("train", step, config.steps, note)
+        self.metrics = StepMetrics(self.objective.backbone.device)
 
     def _record(self, step: int, metrics: dict[str, float]) -> None:
         self.state.history.append({"step": step, **metrics})
         self.recorder.metrics(metrics, step)
 
+    @contextmanager
+    def _pausing(self) -> Iterator[None]:
+        """Do something between steps, outside of their time."""
+        started = time.monotonic()
+        yield
+        self.metrics.pause(time.monotonic() - started)
+
     # Validation
 
     def validate(self, step: int) -> None:
         """Measure the averaged weights, draw the grid, and keep the best weights."""
-        metrics: dict[str, float] = {}
-        if self.validator is not None:
-            with self.average.applied():
-                metrics = self.validator.losses(self.objective)
-                grid = validation_grid(
-                    self.objective, self.validator, self.job.config, draw=self.rank == 0
-                )
-            self._record(step, metrics)
-            if grid is not None:
-                self.recorder.image(grid, step)
+        with self._pausing():
+            metrics = self._validated(step)
+            self._keep_best(step, metrics)
+            dist.barrier()
+
+    def _validated(self, step: int) -> dict[str, float]:
+        if self.validator is None:
+            return {}
+        with self.average.applied():
+            metrics = self.validator.losses(self.objective)
+            grid = validation_grid(
+                self.objective, self.validator, self.job.config, draw=self.rank == 0
+            )
+        self._record(step, metrics | (grid.style if grid is not None else {}))
+        if grid is not None:
+            self.recorder.image(grid.image, step)
+        return metrics
+
+    def _keep_best(self, step: int, metrics: dict[str, float]) -> None:
         best = self.state.best_metrics.get("val/loss_right", math.inf)
         if metrics.get("val/loss_right", -math.inf) < best:
             self.state.best_step = step
             self.state.best_metrics = metrics
             self.best = self.average.whole_state()
-        dist.barrier()
-        self.sums.started = time.monotonic()
 
     # Checkpoints
 
@@ -263,8 +268,14 @@ class Trainer:
 
         Waits for the upload of the one before, so that no more than one is held in memory.
         """
-        self.uploaded.wait(self.job.config.storage_patience_s)
-        self.uploaded.clear()
+        started = time.monotonic()
+        with self._pausing():
+            self.uploaded.wait(self.job.config.storage_patience_s)
+            self.uploaded.clear()
+            self._report_checkpoint(step)
+        self._record(step, {"time/checkpoint_s": time.monotonic() - started})
+
+    def _report_checkpoint(self, step: int) -> None:
         self._count_epochs()
         self.state.num_averaged = self.average.num_updates
         share = gather_state(self.engine, self.average)
@@ -296,7 +307,6 @@ class Trainer:
             checkpoint_upload_fn=upload,
             delete_local_checkpoint_after_upload=False,
         )
-        self.sums.started = time.monotonic()
 
     def restore(self) -> None:
         """Go on from the newest whole checkpoint of this attempt, if there is one.

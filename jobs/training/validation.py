@@ -9,28 +9,23 @@ import torch
 import torch.distributed as dist
 
 from i2l_model.backbones import Backbone
+from jobs.training.buckets import Buckets
 from jobs.training.config import HIGH_SIGMA, TrainingConfig
-from jobs.training.data import NO_REF, PairStore
-from jobs.training.encoding import OnlineEncoder
-from jobs.training.objective import References, StyleObjective, Supervision, supervised_loss
+from jobs.training.encoding import by_shape, encode_batch, references_of
+from jobs.training.loading import BatchLoader
+from jobs.training.objective import StyleObjective, Supervision, supervised_loss
 from jobs.training.sampling import StyleBatch, fixed_noise, stack_groups
 
 _VALIDATION = 1_000_003  # keeps validation's random choices apart from training's
 CONDITIONS = ("right", "wrong", "null")
 
 
-def gather_references(store: PairStore, refs_NF: np.ndarray) -> References:
-    """The images of padded reference rows; absent ones repeat another image under the mask."""
-    rows = torch.from_numpy(np.where(refs_NF == NO_REF, 0, refs_NF))
-    return References(store.refs_U3SS[rows], torch.from_numpy(refs_NF != NO_REF))
-
-
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """What one style is validated on, with the references of the next style as wrong ones."""
+    """What one style is validated on; references are rows of the batch, wrong ones the next."""
 
-    right_F: np.ndarray
-    wrong_F: np.ndarray
+    right: int
+    wrong: int
     data_KChw: torch.Tensor
     noise_KSChw: torch.Tensor
     prompt_embeds: list[torch.Tensor]
@@ -40,47 +35,52 @@ class Validator:
     """Measures the same styles, targets, noise and noise levels every time.
 
     Args:
-        store: Pairs of the val split.
+        loader: Loads from the val split.
+        buckets: Sizes of its targets.
         backbone: Frozen backbone.
         config: How many styles, targets and noise levels.
     """
 
-    def __init__(self, store: PairStore, backbone: Backbone, config: TrainingConfig) -> None:
-        self.store = store
+    def __init__(
+        self, loader: BatchLoader, buckets: Buckets, backbone: Backbone, config: TrainingConfig
+    ) -> None:
+        self.loader = loader
         self.config = config
-        self.batch = self._fixed_batch()
+        self.batch = self._fixed_batch(buckets)
+        refs = {"ref_images": loader.ref_images(self.batch.refs_NF[self.batch.present].tolist())}
+        self.references = references_of(self.batch, refs)
         self._sigmas_S = torch.tensor(config.validation_sigmas)
         self._own = self._own_groups(backbone)
 
-    def _fixed_batch(self) -> StyleBatch:
+    def _fixed_batch(self, buckets: Buckets) -> StyleBatch:
+        index = self.loader.index
         rng = np.random.default_rng([self.config.seed, _VALIDATION])
-        num_styles = len(self.store.styles)
+        num_styles = len(index.styles)
         styles = rng.permutation(num_styles)[: self.config.validation_styles].tolist()
         seeds = [[self.config.seed, _VALIDATION, style] for style in styles]
-        return stack_groups(
-            self.store, styles, self.config.max_refs, self.config.validation_targets, seeds
-        )
+        num_refs, num_targets = self.config.max_refs, self.config.validation_targets
+        return stack_groups(index, buckets, styles, num_refs, num_targets, seeds)
 
     def _own_groups(self, backbone: Backbone) -> list[tuple[_Group, float]]:
         """This rank's groups and weights; all ranks have equally many, padded at weight 0."""
         num_styles, world_size = len(self.batch), dist.get_world_size()
         num_targets, num_sigmas = self.batch.targets_NK.shape[1], len(self._sigmas_S)
-        encoder = OnlineEncoder(backbone, self.store)
-        wrong_NF = np.roll(self.batch.refs_NF, 1, axis=0)
         groups = []
         for turn in range(-(-num_styles // world_size)):
             n = dist.get_rank() + turn * world_size
             weight = float(n < num_styles)
             n = n % num_styles
-            data = encoder.latents(self.batch.targets_NK[n])
+            one = self.batch.part(n)
+            encoded = encode_batch(backbone, self.loader.index, one, self.loader.load(one))
+            data = encoded.data[0]
             seed, num = self.config.seed + n, num_targets * num_sigmas
             noise = fixed_noise(backbone, seed, num, data.shape[1:])
             group = _Group(
-                right_F=self.batch.refs_NF[n],
-                wrong_F=wrong_NF[n],
+                right=n,
+                wrong=(n - 1) % num_styles,
                 data_KChw=data,
                 noise_KSChw=noise.unflatten(0, (num_targets, num_sigmas)),
-                prompt_embeds=encoder.prompt_embeds(self.batch.targets_NK[n]),
+                prompt_embeds=encoded.prompt_embeds[0],
             )
             groups.append((group, weight))
         return groups
@@ -117,21 +117,20 @@ class Validator:
         """Weighted sums over the chunk's styles of their mean losses, (conditions, S) float64."""
         groups = [group for group, _ in chunk]
         weights_N = torch.tensor([weight for _, weight in chunk], dtype=torch.float64)
-        supervision = self._supervision(groups)
         conditions = (
-            objective.predict(self._references([group.right_F for group in groups])),
-            objective.predict(self._references([group.wrong_F for group in groups])),
+            objective.predict(self.references.rows([group.right for group in groups])),
+            objective.predict(self.references.rows([group.wrong for group in groups])),
             None,
         )
-        rows = []
-        for factors in conditions:
-            loss_B = supervised_loss(objective.backbone, supervision, factors).double().cpu()
-            loss_NKS = loss_B.view(len(groups), -1, len(self._sigmas_S))
-            rows.append((loss_NKS.mean(dim=1) * weights_N[:, None]).sum(dim=0))
-        return torch.stack(rows)
-
-    def _references(self, rows: list[np.ndarray]) -> References:
-        return gather_references(self.store, np.stack(rows))
+        sums_CS = torch.zeros(len(CONDITIONS), len(self._sigmas_S), dtype=torch.float64)
+        for members in by_shape([group.data_KChw for group in groups]):
+            supervision = self._supervision([groups[n] for n in members])
+            for row, factors in enumerate(conditions):
+                own = None if factors is None else factors.select(members)
+                loss_B = supervised_loss(objective.backbone, supervision, own).double().cpu()
+                loss_NKS = loss_B.view(len(members), -1, len(self._sigmas_S))
+                sums_CS[row] += (loss_NKS.mean(dim=1) * weights_N[members, None]).sum(dim=0)
+        return sums_CS
 
     def _supervision(self, groups: list[_Group]) -> Supervision:
         num_sigmas = len(self._sigmas_S)

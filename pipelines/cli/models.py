@@ -44,11 +44,15 @@ def train(
     workspace: WorkspaceOption = None,
     recipe: RecipeOption = DEFAULT_RECIPE,
     overrides: SetOption = None,
+    profile: Annotated[
+        bool,
+        typer.Option("--profile", help="Write a torch profiler trace of a few steps to profile/."),
+    ] = False,
     dry_run: DryRunOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Train a predictor; the same command continues a training that was stopped."""
-    settings = read_recipe(recipe, overrides)
+    settings = read_recipe(recipe, overrides, {"training.profile": profile or None})
     if dry_run:
         print_settings(
             pairs=pairs,

@@ -51,7 +51,7 @@ def test_the_predictor_folder_is_complete_and_loads(
 def test_progress_reaches_the_driver(trained: tuple[TrainingResult, Recording]) -> None:
     _, recording = trained
     stages = {stage for stage, *_ in recording.updates}
-    assert {"read pairs", "encode images", "train"} <= stages
+    assert {"read pairs", "index pairs", "encode latents", "encode tokens", "train"} <= stages
     train = [(done, total) for stage, done, total, _ in recording.updates if stage == "train"]
     assert train[-1] == (STEPS, STEPS)
     assert train == sorted(train)

@@ -8,10 +8,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-import torch
-from safetensors.torch import load_file
 
-from tests.integration.training_world import STEPS, World, history
+from tests.integration.training_world import STEPS, World, assert_same_predictor, history, losses
 
 pytestmark = pytest.mark.slow
 
@@ -52,19 +50,6 @@ def killed_after_checkpoint(output: Path, step: int, num_workers: int) -> Iterat
     finally:
         thread.join()
     assert len(killed) == num_workers
-
-
-def assert_same_predictor(output: Path, whole: Path, atol: float) -> None:
-    expected = load_file(whole / "predictor" / "model.safetensors")
-    found = load_file(output / "predictor" / "model.safetensors")
-    assert expected.keys() == found.keys()
-    for name, tensor in expected.items():
-        torch.testing.assert_close(found[name], tensor, rtol=0, atol=atol, msg=name)
-
-
-def losses(output: Path) -> dict[float, float]:
-    entries = history(output)["history"]
-    return {entry["step"]: entry["train/loss"] for entry in entries if "train/loss" in entry}
 
 
 def assert_every_epoch_was_exact(world: World, output: Path) -> None:

@@ -3,6 +3,9 @@
 import json
 from pathlib import Path
 
+import torch
+from safetensors.torch import load_file
+
 from jobs.registry.tracking import TrackingConfig
 from jobs.training.config import TrainingConfig
 from jobs.training.run import TrainingResult, run_training
@@ -11,6 +14,9 @@ from tests.pair_shards import write_pairs
 STEPS = 24
 DRIVER = """
 import sys
+import torch
+from safetensors.torch import load_file
+
 from jobs.registry.tracking import TrackingConfig
 from jobs.training.config import TrainingConfig
 from jobs.training.run import run_training
@@ -44,6 +50,7 @@ class World:
         return TrainingConfig.model_validate(
             {
                 "backbone": str(self.backbone),
+                "cache_uri": str(self.folder / "cache"),
                 "steps": STEPS,
                 "styles_per_step": 4,
                 "targets_per_style": 2,
@@ -72,10 +79,10 @@ class World:
             }
         )
 
-    def train(self, name: str, **changes: object) -> TrainingResult:
+    def train(self, name: str, pairs: Path | None = None, **changes: object) -> TrainingResult:
         return run_training(
             self.config.model_copy(update=changes),
-            str(self.pairs),
+            str(pairs or self.pairs),
             str(self.folder / name),
             tracking=TrackingConfig(uri=self.database),
         )
@@ -89,6 +96,19 @@ class Recording:
 
     def update(self, stage: str, done: int, total: int | None = None, note: str = "") -> None:
         self.updates.append((stage, done, total, note))
+
+
+def assert_same_predictor(output: Path, whole: Path, atol: float) -> None:
+    expected = load_file(whole / "predictor" / "model.safetensors")
+    found = load_file(output / "predictor" / "model.safetensors")
+    assert expected.keys() == found.keys()
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, rtol=0, atol=atol, msg=name)
+
+
+def losses(output: Path) -> dict[float, float]:
+    entries = history(output)["history"]
+    return {entry["step"]: entry["train/loss"] for entry in entries if "train/loss" in entry}
 
 
 def history(folder: Path) -> dict:

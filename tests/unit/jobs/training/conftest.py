@@ -8,9 +8,15 @@ import torch.distributed as dist
 
 from i2l_model.backbones import Backbone
 from i2l_model.backbones.tiny import build_tiny_zimage
+from jobs.training.buckets import Buckets
 from jobs.training.config import TrainingConfig
-from jobs.training.data import PairStore, load_pairs
+from jobs.training.inputs import TrainingInputs, open_loader
+from jobs.training.loading import BatchLoader
+from jobs.training.pair_index import PairIndex
 from tests.pair_shards import write_pairs
+from tests.training_inputs import make_inputs
+
+SIZES = {"ref_size": 32, "target_size": 64}
 
 
 @pytest.fixture(scope="session")
@@ -19,13 +25,28 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def store(pairs: Path) -> PairStore:
-    return load_pairs(str(pairs), "train", ref_size=32, target_size=64)
+def inputs(pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainingInputs:
+    return make_inputs(pairs, tmp_path_factory.mktemp("inputs"))
 
 
-@pytest.fixture(scope="session")
-def val_store(pairs: Path) -> PairStore:
-    return load_pairs(str(pairs), "val", ref_size=32, target_size=64)
+@pytest.fixture
+def loaded_from(inputs: TrainingInputs, config: TrainingConfig) -> tuple[BatchLoader, Buckets]:
+    return open_loader(inputs, config, "train", **SIZES)
+
+
+@pytest.fixture
+def loader(loaded_from: tuple[BatchLoader, Buckets]) -> BatchLoader:
+    return loaded_from[0]
+
+
+@pytest.fixture
+def buckets(loaded_from: tuple[BatchLoader, Buckets]) -> Buckets:
+    return loaded_from[1]
+
+
+@pytest.fixture
+def index(loader: BatchLoader) -> PairIndex:
+    return loader.index
 
 
 @pytest.fixture(scope="session")

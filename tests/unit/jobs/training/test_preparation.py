@@ -9,8 +9,8 @@ from i2l_model.errors import InputError
 from jobs.registry.tracking import TrackingConfig
 from jobs.training.config import TrainingConfig
 from jobs.training.job import model_fingerprint
+from jobs.training.models import build_predictor, predictor_config
 from jobs.training.preparation import check_pairs, describe_origin, materialise_init
-from jobs.training.worker import build_predictor, predictor_config
 from tests.pair_shards import write_pairs
 
 

@@ -5,17 +5,18 @@ import pytest
 import torch
 
 from i2l_model.backbones import Backbone
+from jobs.training.buckets import Buckets
 from jobs.training.config import SigmaBand, TrainingConfig
-from jobs.training.data import NO_REF, PairStore
+from jobs.training.pair_index import NO_REF, PairIndex
 from jobs.training.sampling import StyleSampler, draw_noise, fixed_noise
 
 LATENT = (8, 16, 16)
 
 
 def test_a_step_does_not_depend_on_the_steps_before(
-    store: PairStore, config: TrainingConfig
+    index: PairIndex, buckets: Buckets, config: TrainingConfig
 ) -> None:
-    straight, resumed = StyleSampler(store, config), StyleSampler(store, config)
+    straight, resumed = StyleSampler(index, buckets, config), StyleSampler(index, buckets, config)
     batches = [straight.batch(step, range(4)) for step in range(6)]
     again = resumed.batch(5, range(4))
     assert np.array_equal(batches[5].refs_NF, again.refs_NF)
@@ -23,42 +24,44 @@ def test_a_step_does_not_depend_on_the_steps_before(
 
 
 def test_workers_together_see_the_batch_of_one_worker(
-    store: PairStore, config: TrainingConfig, backbone: Backbone
+    index: PairIndex, buckets: Buckets, config: TrainingConfig, backbone: Backbone
 ) -> None:
-    sampler = StyleSampler(store, config)
+    sampler = StyleSampler(index, buckets, config)
     whole = sampler.batch(3, range(4))
     parts = [sampler.batch(3, range(2)), sampler.batch(3, range(2, 4))]
     assert np.array_equal(whole.refs_NF, np.concatenate([part.refs_NF for part in parts]))
     assert np.array_equal(whole.targets_NK, np.concatenate([part.targets_NK for part in parts]))
-    noise = draw_noise(backbone, config, LATENT, 3, range(4))
-    halves = [draw_noise(backbone, config, LATENT, 3, slots) for slots in (range(2), range(2, 4))]
-    assert torch.equal(noise.noise_BChw, torch.cat([half.noise_BChw for half in halves]))
-    assert torch.equal(noise.sigmas_B, torch.cat([half.sigmas_B for half in halves]))
+    noise = [draw_noise(backbone, config, (3, *LATENT), 3, slot) for slot in (1, 2, 1)]
+    assert torch.equal(noise[0].noise_KChw, noise[2].noise_KChw)
+    assert torch.equal(noise[0].sigmas_K, noise[2].sigmas_K)
+    assert not torch.equal(noise[0].noise_KChw, noise[1].noise_KChw)
 
 
-def test_every_style_comes_once_an_epoch(store: PairStore, config: TrainingConfig) -> None:
-    sampler = StyleSampler(store, config)
+def test_every_style_comes_once_an_epoch(
+    index: PairIndex, buckets: Buckets, config: TrainingConfig
+) -> None:
+    sampler = StyleSampler(index, buckets, config)
     styles = [style for step in range(3) for style in sampler.batch(step, range(4)).styles_N]
     assert Counter(styles) == dict.fromkeys(range(6), 2)
     assert styles[:6] != styles[6:]
 
 
 def test_the_number_of_references_varies_within_its_bounds(
-    store: PairStore, config: TrainingConfig
+    index: PairIndex, buckets: Buckets, config: TrainingConfig
 ) -> None:
-    sampler = StyleSampler(store, config.model_copy(update={"min_refs": 2}))
+    sampler = StyleSampler(index, buckets, config.model_copy(update={"min_refs": 2}))
     widths = {sampler.batch(step, range(4)).refs_NF.shape[1] for step in range(30)}
     assert widths == {2, 3}
 
 
 def test_references_and_targets_share_the_style_but_not_the_content(
-    store: PairStore, config: TrainingConfig
+    index: PairIndex, buckets: Buckets, config: TrainingConfig
 ) -> None:
-    sampler = StyleSampler(store, config)
+    sampler = StyleSampler(index, buckets, config)
     head_of_ref = dict(
-        zip(store.pair_refs_PF.ravel(), store.pair_ref_heads_PF.ravel(), strict=True)
+        zip(index.pair_refs_PF.ravel(), index.pair_ref_heads_PF.ravel(), strict=True)
     )
-    rows_of_style = [set(store.pair_refs_PF[pairs].ravel()) for pairs in store.style_pairs]
+    rows_of_style = [set(index.pair_refs_PF[pairs].ravel()) for pairs in index.style_pairs]
     for step in range(20):
         batch = sampler.batch(step, range(4))
         for style, refs, targets in zip(
@@ -66,24 +69,24 @@ def test_references_and_targets_share_the_style_but_not_the_content(
         ):
             present = refs[refs != NO_REF]
             assert set(present) <= rows_of_style[style]
-            assert set(targets) <= set(store.style_targets[style])
+            assert set(targets) <= set(index.style_targets[style])
             shown = {head_of_ref[row] for row in present}
-            assert not shown & set(store.target_heads_U[targets])
+            assert not shown & set(index.target_heads_U[targets])
 
 
-def test_a_style_with_few_targets_repeats_them(store: PairStore, config: TrainingConfig) -> None:
-    sampler = StyleSampler(store, config.model_copy(update={"targets_per_style": 9}))
+def test_a_style_with_few_targets_repeats_them(
+    index: PairIndex, buckets: Buckets, config: TrainingConfig
+) -> None:
+    sampler = StyleSampler(index, buckets, config.model_copy(update={"targets_per_style": 9}))
     assert sampler.batch(0, range(4)).targets_NK.shape == (4, 9)
 
 
 def test_a_sigma_band_takes_its_share_of_the_noise_levels(
     backbone: Backbone, config: TrainingConfig
 ) -> None:
-    config = config.model_copy(update={"targets_per_style": 2000})
-
     def sigmas(step: int, *bands: SigmaBand) -> torch.Tensor:
         focused = config.model_copy(update={"sigma_focus": bands})
-        return draw_noise(backbone, focused, LATENT, step, range(1)).sigmas_B
+        return draw_noise(backbone, focused, (2000, *LATENT), step, 0).sigmas_K
 
     own = sigmas(0)
     assert float(own.min()) < 0.3

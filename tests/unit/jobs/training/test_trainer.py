@@ -13,6 +13,7 @@ from jobs.training import trainer as trainer_module
 from jobs.training import worker
 from jobs.training.checkpoints import checkpoint_name, share_name
 from jobs.training.config import TrainingConfig
+from jobs.training.inputs import TrainingInputs
 from jobs.training.job import TrainingJob
 from jobs.training.recorder import Recorder
 from jobs.training.trainer import Trainer, TrainingDiverged
@@ -23,15 +24,15 @@ pytestmark = pytest.mark.usefixtures("process_group")
 class Workshop:
     """Builds trainers that write below one folder."""
 
-    def __init__(self, folder: Path, config: TrainingConfig, pairs: Path) -> None:
+    def __init__(self, folder: Path, config: TrainingConfig, inputs: TrainingInputs) -> None:
         self.folder = folder
         self.config = config
-        self.pairs = pairs
+        self.inputs = inputs
 
     def build(self, **changes: Any) -> Trainer:
         job = TrainingJob(
             config=self.config.model_copy(update=changes),
-            pairs_uri=str(self.pairs),
+            inputs=self.inputs,
             output_uri=str(self.folder / "output"),
             tracking=TrackingConfig(),
             device="cpu",
@@ -46,12 +47,12 @@ class Workshop:
 def workshop(
     tmp_path: Path,
     config: TrainingConfig,
-    pairs: Path,
+    inputs: TrainingInputs,
     backbone: Backbone,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Workshop:
     monkeypatch.setenv("LOCAL_RANK", "0")
-    monkeypatch.setattr(worker, "load_backbone", lambda *_, **__: backbone)
+    monkeypatch.setattr(worker, "load_frozen_backbone", lambda *_: backbone)
 
     def report(metrics: dict, *, checkpoint: str, checkpoint_upload_fn: Any, **_: Any) -> None:
         checkpoint_upload_fn(checkpoint, "")
@@ -59,7 +60,7 @@ def workshop(
     monkeypatch.setattr(trainer_module.ray.train, "report", report)
     monkeypatch.setattr(trainer_module.checkpoints, "ray_checkpoint", str)
     changes = {"learning_rate": 1e-2, "log_every": 1, "grid_styles": 0}
-    return Workshop(tmp_path, config.model_copy(update=changes), pairs)
+    return Workshop(tmp_path, config.model_copy(update=changes), inputs)
 
 
 def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
@@ -187,6 +188,40 @@ def test_a_step_without_a_finite_gradient_is_left_out_and_its_batch_kept(
     assert trainer.state.num_skipped == 0
     assert trainer.average.num_updates == 2
     assert all(bool(value.isfinite().all()) for value in weights(trainer).values())
+
+
+def test_a_loss_far_above_those_before_leaves_its_step_out(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = workshop.build(max_loss_ratio=3.0)
+    run(trainer, 0, 2)
+    before, mean = trainer.average.whole_state(), trainer.state.mean_loss
+    forward = type(trainer.objective).forward
+    with monkeypatch.context() as patch:
+        patch.setattr(type(trainer.objective), "forward", lambda *args: forward(*args) * 10)
+        run(trainer, 2, 3)
+    assert_equal(trainer.average.whole_state(), before)
+    assert trainer.state.mean_loss == mean
+    assert trainer.state.num_skipped == 1
+    (file,) = (workshop.folder / "output" / "skipped").iterdir()
+    (groups,) = json.loads(file.read_text())
+    assert all(loss > 0 for group in groups for loss in group["losses"])
+    run(trainer, 3, 4)
+    assert trainer.state.num_skipped == 0
+    assert trainer.average.num_updates == 3
+
+
+def test_losses_by_noise_level_make_up_the_loss(workshop: Workshop) -> None:
+    trainer = workshop.build(log_every=5)
+    run(trainer, 0, 5)
+    (entry,) = trainer.state.history
+    bands = {name: loss for name, loss in entry.items() if name.startswith("train/loss_sigma_")}
+    assert len(bands) > 2
+    assert min(bands.values()) <= entry["train/loss"] <= max(bands.values())
+    parts = ("data_wait", "encode", "forward", "backward", "optimizer")
+    assert sum(entry[f"time/{part}_s"] for part in parts) <= entry["time/step_s"]
+    assert entry["data/samples_per_s"] == pytest.approx(4 * 3 / entry["time/step_s"], rel=0.05)
+    assert entry["memory/peak_gib"] > 0.1
 
 
 def test_too_many_steps_without_a_finite_gradient_end_the_run(workshop: Workshop) -> None:
