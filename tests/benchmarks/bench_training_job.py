@@ -76,8 +76,10 @@ def test_the_job(tmp_path: Path) -> None:
     share = loaded["time/data_wait_s"] / loaded["time/step_s"]
     print(f"data wait / step, Ray Data: {share:.2%} (goal 5 %)")
     stall = base["stall"]
-    print(f"checkpoint stall {stall:.3f} s: {stall / step:.2f} of a step, "
-          f"{stall / (EVERY * step):.2%} of {EVERY} steps (goal 5 %)")
+    print(
+        f"checkpoint stall {stall:.3f} s: {stall / step:.2f} of a step, "
+        f"{stall / (EVERY * step):.2%} of {EVERY} steps (goal 5 %)"
+    )
     online = rows["2 workers, encoded every step"]["time/step_s"]
     print(f"encoded every step / cached: {online / step:.2f} x the time")
     print(f"2 workers / 1 worker: {rows['1 worker, cache']['time/step_s'] / step:.2f} x samples/s")
