@@ -7,9 +7,11 @@ import ray.train
 import ray.train.torch
 
 from i2l_model.errors import InputError
+from jobs import storage
 from jobs.cluster import worker_errors
 from jobs.training.config import TrainingConfig
 from jobs.training.job import TrainingJob
+from jobs.training.ray_storage import ray_filesystem
 from jobs.training.trainer import TrainingDiverged
 from jobs.training.worker import train_worker
 
@@ -45,6 +47,10 @@ def fit_workers(job: TrainingJob) -> None:
     """Run the workers to the end; their own errors come out."""
     config = job.config
     storage_path, _, name = job.attempt_uri.rpartition("/")
+    filesystem = None
+    if storage.is_s3(storage_path):
+        filesystem = ray_filesystem(config.storage_patience_s)
+        storage_path = storage_path.removeprefix("s3://")
     environment = {"OMP_NUM_THREADS": str(config.threads_per_worker)}
     if job.device == "cpu":
         environment["DS_ACCELERATOR"] = "cpu"
@@ -62,6 +68,7 @@ def fit_workers(job: TrainingJob) -> None:
         run_config=ray.train.RunConfig(  # type: ignore[call-arg]  # typed as the class of V1
             name=name,
             storage_path=storage_path,
+            storage_filesystem=filesystem,
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=config.keep_last),
             failure_config=ray.train.FailureConfig(max_failures=config.max_failures),
             worker_runtime_env={"env_vars": environment},
