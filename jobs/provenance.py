@@ -24,6 +24,7 @@ UNKNOWN = "unknown"
 # How work is spread, kept and shown: the result of a job does not depend on it.
 _EXECUTION_SETTINGS = {
     "checkpoint_every",
+    "collective_timeout_s",
     "cpus_per_worker",
     "gpus_per_worker",
     "keep_last",

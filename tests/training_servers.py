@@ -81,9 +81,9 @@ def s3_over(folder: Path) -> Server:
     return Server(command, folder.with_suffix(".log"))
 
 
-def s3_environment(server: Server) -> dict[str, str]:
+def s3_environment(endpoint: str) -> dict[str, str]:
     """The variables under which a process uses the server."""
-    return S3Server("rclone", server.endpoint).environment
+    return S3Server("rclone", endpoint).environment
 
 
 def mlflow_over(folder: Path) -> Server:

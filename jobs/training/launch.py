@@ -1,6 +1,8 @@
 """The Ray Train run: resources, environment and storage of the workers."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import ray
 import ray.train
@@ -14,8 +16,9 @@ from jobs.training.job import TrainingJob
 from jobs.training.ray_storage import ray_filesystem
 from jobs.training.trainer import TrainingDiverged
 from jobs.training.worker import train_worker
+from jobs.training.worker_processes import WorkerProcesses
 
-_TIMEOUT_S = 3600  # of a collective: rank 0 alone samples the validation image
+_RAY_TIMEOUT = "RAY_TRAIN_COLLECTIVE_TIMEOUT_S"
 
 
 def choose_device(config: TrainingConfig) -> str:
@@ -54,11 +57,15 @@ def fit_workers(job: TrainingJob) -> None:
     environment = {"OMP_NUM_THREADS": str(config.threads_per_worker)}
     if job.device == "cpu":
         environment["DS_ACCELERATOR"] = "cpu"
+    else:
+        # A collective of NCCL that times out ends its process; otherwise it would be waited for.
+        environment["TORCH_NCCL_ASYNC_ERROR_HANDLING"] = "1"
     trainer = ray.train.torch.TorchTrainer(
         train_worker,
         train_loop_config=job.model_dump(mode="json"),
-        torch_config=ray.train.torch.TorchConfig(
-            backend="gloo" if job.device == "cpu" else "nccl", timeout_s=_TIMEOUT_S
+        torch_config=WorkerProcesses(
+            backend="gloo" if job.device == "cpu" else "nccl",
+            timeout_s=config.collective_timeout_s,
         ),
         scaling_config=ray.train.ScalingConfig(
             num_workers=config.worker_range,  # type: ignore[arg-type]  # typed as the class of V1
@@ -74,5 +81,18 @@ def fit_workers(job: TrainingJob) -> None:
             worker_runtime_env={"env_vars": environment},
         ),
     )
-    with worker_errors(TrainingDiverged):
+    with worker_errors(TrainingDiverged), _ray_timeout(config.collective_timeout_s):
         trainer.fit()
+
+
+@contextmanager
+def _ray_timeout(timeout_s: float) -> Iterator[None]:
+    """Let Ray Train's own barriers end too; it takes this from the environment alone."""
+    if _RAY_TIMEOUT in os.environ:
+        yield
+        return
+    os.environ[_RAY_TIMEOUT] = str(timeout_s)
+    try:
+        yield
+    finally:
+        del os.environ[_RAY_TIMEOUT]
