@@ -11,6 +11,7 @@ from jobs.training.checkpoints import list_checkpoints, whole_files
 from tests.integration.training_process import (
     assert_same_predictor,
     checkpointed_steps,
+    joining_ray,
     last_step,
     messages,
     training_process,
@@ -33,7 +34,7 @@ def outlived(
     for path in (output.parent, folder / "mlflow"):
         path.mkdir(parents=True)
     with s3_over(folder / "s3") as store, mlflow_over(folder / "mlflow") as mlflow:
-        environment = s3_environment(store.endpoint)
+        environment = joining_ray(s3_environment(store.endpoint))
         with training_process(
             world,
             world.config,

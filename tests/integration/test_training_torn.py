@@ -9,6 +9,7 @@ from jobs.training.checkpoints import list_checkpoints, whole_files
 from tests.fault_proxy import FaultProxy
 from tests.integration.training_process import (
     assert_same_predictor,
+    joining_ray,
     messages,
     training_process,
 )
@@ -47,7 +48,7 @@ def test_the_newest_whole_checkpoint_is_gone_on_from(
     with s3_over(tmp_path / "s3") as store, FaultProxy(store.endpoint) as proxy:
         hold = proxy.before_request = Hold("step-00000018/manifest-00001")
         run = (world, world.config, "s3://bucket/output", log, world.database)
-        environment = s3_environment(proxy.endpoint)
+        environment = joining_ray(s3_environment(proxy.endpoint))
         with training_process(*run, environment) as driver:
             driver.wait_until(hold.reached.is_set)
         hold.over.set()

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+import ray
 import torch
 from safetensors.torch import load_file
 
@@ -55,10 +56,12 @@ def training_process(
     log: Path,
     database: str,
     environment: Mapping[str, str],
+    command: Callable[..., list[str]] = lambda *arguments: list(arguments),
 ) -> Iterator[Driver]:
     """Train; what is left of it at the end is killed.
 
-    Without RAY_ADDRESS in ``environment`` it starts a Ray of its own.
+    Without RAY_ADDRESS in ``environment`` it starts a Ray of its own. ``command`` gives the command
+    line that runs a program where the driver is to run.
     """
     script = log.with_suffix(".py")
     script.write_text(DRIVER)
@@ -67,7 +70,7 @@ def training_process(
     own["PYTHONPATH"] = str(Path(__file__).resolve().parents[2])
     with log.open("a") as stream:
         process = subprocess.Popen(
-            [sys.executable, str(script), *arguments],
+            command(sys.executable, str(script), *arguments),
             env=own,
             stdout=stream,
             stderr=stream,
@@ -78,6 +81,13 @@ def training_process(
         yield driver
     finally:
         driver.kill()
+
+
+def joining_ray(variables: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a driver on this process's Ray that gives its workers some variables."""
+    job = {"runtime_env": {"env_vars": dict(variables)}}
+    address = ray.get_runtime_context().gcs_address
+    return {**variables, "RAY_ADDRESS": address, "RAY_JOB_CONFIG_JSON_ENV_VAR": json.dumps(job)}
 
 
 def workers() -> list[psutil.Process]:
