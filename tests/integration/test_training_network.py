@@ -60,7 +60,7 @@ def test_a_node_that_is_cut_off_leaves_the_training_to_the_other(tmp_path: Path)
         pytest.skip(reason)
     world, output = World(tmp_path), tmp_path / "output"
     changes = {"steps": STEPS, "min_workers": 1, "max_failures": 3, "validate_every": STEPS}
-    changes |= {"collective_timeout_s": 20, "storage_patience_s": 10}
+    changes |= {"collective_timeout_s": 30, "storage_patience_s": 10}
     config = world.config.model_copy(update=changes)
     with cluster() as (head, others):
         run = (world, config, str(output), tmp_path / "driver.log", world.database)

@@ -105,7 +105,7 @@ def test_a_worker_that_hangs_is_replaced(world: World, whole: Path) -> None:
         processes[0].suspend()
 
     with after_checkpoint(output, 6, num_workers=2, act=stop_one):
-        world.train(output.name, max_failures=1, collective_timeout_s=30, storage_patience_s=20)
+        world.train(output.name, max_failures=1, collective_timeout_s=40, storage_patience_s=20)
     (hung,) = stopped
     assert not hung.is_running() or hung.status() == psutil.STATUS_ZOMBIE
     assert history(output)["resumed_at"][0] >= 6
