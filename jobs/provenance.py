@@ -26,6 +26,7 @@ _EXECUTION_SETTINGS = {
     "cache",
     "cache_uri",
     "checkpoint_every",
+    "collective_timeout_s",
     "cpus_per_loader",
     "cpus_per_worker",
     "encode_batch_size",

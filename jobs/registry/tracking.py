@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from i2l_model.errors import InputError
 from jobs import storage
+from jobs.away import ServerAway
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +79,7 @@ def connect(config: TrackingConfig) -> Any:
     """Return an ``MlflowClient`` of a resolved configuration.
 
     Raises:
-        InputError: If the server does not answer.
+        ServerAway: If the server does not answer.
     """
     if config.uri is None:
         raise InputError("tracking.uri", None, "is not resolved", "call TrackingConfig.resolve")
@@ -105,14 +106,14 @@ def _check_server(uri: str) -> None:
     except urllib.error.HTTPError:
         return  # it answers; the client reports refused requests
     except (OSError, ValueError) as error:
-        raise InputError(
+        raise ServerAway(
             "tracking.uri", uri, f"does not answer ({error})", "start the MLflow server or fix it"
         ) from error
 
 
 @contextmanager
 def mlflow_errors(uri: str | None) -> Iterator[None]:
-    """Turn connection and permission failures of MLflow into ``InputError``; others pass."""
+    """Turn connection and permission failures into ServerAway and InputError; others pass."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -124,7 +125,7 @@ def mlflow_errors(uri: str | None) -> Iterator[None]:
             raise InputError("tracking.uri", uri, "refused the request", fix) from error
         if "Max retries exceeded" in str(error):
             fix = "start the MLflow server or fix it"
-            raise InputError("tracking.uri", uri, "stopped answering", fix) from error
+            raise ServerAway("tracking.uri", uri, "stopped answering", fix) from error
         raise
 
 
@@ -223,13 +224,19 @@ class Tracker:
                 entities = [Param(key, str(value)[:_MAX_PARAM_CHARS]) for key, value in batch]
                 self._client.log_batch(self.run_id, params=entities)
 
-    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        """Record metrics of one step; names are paths such as ``train/loss``."""
-        from mlflow.entities import Metric
-        from mlflow.utils.time import get_current_time_millis
+    def log_metrics(self, metrics: Mapping[str, float], step: int, time_s: float) -> None:
+        """Record metrics of one step; names are paths such as ``train/loss``.
 
-        now = get_current_time_millis()
-        entities = [Metric(key, float(value), now, step) for key, value in metrics.items()]
+        Args:
+            metrics: Values by name.
+            step: Optimizer steps so far.
+            time_s: When they were measured, in seconds since 1970. The same values sent again,
+                because no answer came, are one entry.
+        """
+        from mlflow.entities import Metric
+
+        time_ms = round(1000 * time_s)
+        entities = [Metric(key, float(value), time_ms, step) for key, value in metrics.items()]
         with mlflow_errors(self.config.uri):
             self._client.log_batch(self.run_id, metrics=entities)
 

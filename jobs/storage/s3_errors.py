@@ -10,6 +10,7 @@ import botocore.exceptions
 import urllib3.exceptions
 
 from i2l_model.errors import InputError
+from jobs.away import ServerAway
 from jobs.storage.uris import missing
 
 MISSING_OBJECT = ("404", "NoSuchKey", "NotFound")
@@ -77,7 +78,7 @@ def translated(uri: str | Path, error: BaseException) -> Exception:
         return InputError("uri", uri, f"needs credentials ({_line(error)})", fix)
     if isinstance(error, _UNREACHABLE):
         fix = "check AWS_ENDPOINT_URL and that the server runs"
-        return InputError("uri", uri, f"cannot be reached ({_line(error)})", fix)
+        return ServerAway("uri", uri, f"cannot be reached ({_line(error)})", fix)
     if isinstance(error, botocore.exceptions.ParamValidationError):
         return InputError("uri", uri, f"is no S3 name ({_line(error)})", "write s3://BUCKET/PATH")
     if isinstance(error, botocore.exceptions.FlexibleChecksumError):

@@ -22,6 +22,7 @@ from safetensors import safe_open
 
 from i2l_model.errors import InputError
 from jobs import provenance, storage
+from jobs.away import ServerAway
 from jobs.training.patience import Report, patiently
 
 logger = logging.getLogger(__name__)
@@ -113,6 +114,8 @@ def _manifests(uri: str) -> Iterator[Manifest]:
     found: dict[int, dict[int, str]] = {}
     try:
         names = storage.list_files(uri)
+    except ServerAway:
+        raise
     except InputError:
         return
     for name in names:
@@ -127,6 +130,8 @@ def _manifests(uri: str) -> Iterator[Manifest]:
                 content = json.loads(storage.read_bytes(part))
                 files |= {str(name): dict(entry) for name, entry in content["files"].items()}
             yield files
+        except ServerAway:
+            raise
         except (InputError, ValueError, KeyError, TypeError, AttributeError):
             continue
 
@@ -206,11 +211,17 @@ def _attempts(run_uri: str) -> list[str]:
 
 
 def _copied_whole(uri: str, copy: str) -> bool:
-    """Copy a checkpoint; False, and no copy, unless every listed byte has arrived."""
+    """Copy a checkpoint; False, and no copy, unless every listed byte has arrived.
+
+    Raises:
+        ServerAway, StorageError: If the storage fails, which says nothing about the checkpoint.
+    """
     try:
         with local_copy(uri) as folder:
             storage.upload_folder(folder, copy)
         whole = whole_files(copy) is not None
+    except (ServerAway, storage.StorageError):
+        raise
     except (InputError, OSError):
         whole = False
     if not whole:
@@ -222,7 +233,7 @@ def _delete_quietly(uri: str) -> None:
     """Delete a folder in which others may still create files; what stays goes at the next start."""
     try:
         storage.delete(uri)
-    except OSError as error:
+    except (ServerAway, OSError) as error:
         logger.warning("%s could not be deleted: %s", uri, error)
 
 

@@ -175,6 +175,13 @@ class TrainingConfig(BaseModel):
     storage_patience_s: float = Field(
         default=900, ge=0, description="How long an upload waits for storage that does not answer."
     )
+    collective_timeout_s: int = Field(
+        default=1800,
+        ge=1,
+        description="Seconds after which a worker that the others wait for is taken for hung: all"
+        " are started again, see max_failures. Longer than storage_patience_s, and than worker 0"
+        " needs for a validation image, which it draws alone.",
+    )
     aspect_buckets: tuple[tuple[int, int], ...] = Field(
         default=(),
         description="Width and height in pixels of the sizes that targets are brought to, each"
@@ -250,6 +257,12 @@ class TrainingConfig(BaseModel):
         if not all(side > 0 for size in self.aspect_buckets for side in size):
             raise ValueError(
                 f"aspect_buckets ({self.aspect_buckets}) must be sizes in pixels; change them"
+            )
+        if self.collective_timeout_s <= self.storage_patience_s:
+            raise ValueError(
+                f"collective_timeout_s ({self.collective_timeout_s}) must be > storage_patience_s"
+                f" ({self.storage_patience_s:g}), or a worker that waits for storage is taken for"
+                " hung; raise it"
             )
         if not all(0 < sigma <= 1 for sigma in self.validation_sigmas):
             raise ValueError(

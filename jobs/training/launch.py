@@ -1,19 +1,24 @@
 """The Ray Train run: resources, environment and storage of the workers."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import ray
 import ray.train
 import ray.train.torch
 
 from i2l_model.errors import InputError
+from jobs import storage
 from jobs.cluster import worker_errors
 from jobs.training.config import TrainingConfig
 from jobs.training.job import TrainingJob
+from jobs.training.ray_storage import ray_filesystem
 from jobs.training.trainer import TrainingDiverged
 from jobs.training.worker import train_worker
+from jobs.training.worker_processes import WorkerProcesses
 
-_TIMEOUT_S = 3600  # of a collective: rank 0 alone samples the validation image
+_RAY_TIMEOUT = "RAY_TRAIN_COLLECTIVE_TIMEOUT_S"
 
 
 def choose_device(config: TrainingConfig) -> str:
@@ -46,14 +51,22 @@ def fit_workers(job: TrainingJob) -> None:
     """Run the workers to the end; their own errors come out."""
     config = job.config
     storage_path, _, name = job.attempt_uri.rpartition("/")
+    filesystem = None
+    if storage.is_s3(storage_path):
+        filesystem = ray_filesystem(config.storage_patience_s)
+        storage_path = storage_path.removeprefix("s3://")
     environment = {"OMP_NUM_THREADS": str(config.threads_per_worker)}
     if job.device == "cpu":
         environment["DS_ACCELERATOR"] = "cpu"
+    else:
+        # A collective of NCCL that times out ends its process; otherwise it would be waited for.
+        environment["TORCH_NCCL_ASYNC_ERROR_HANDLING"] = "1"
     trainer = ray.train.torch.TorchTrainer(
         train_worker,
         train_loop_config=job.model_dump(mode="json"),
-        torch_config=ray.train.torch.TorchConfig(
-            backend="gloo" if job.device == "cpu" else "nccl", timeout_s=_TIMEOUT_S
+        torch_config=WorkerProcesses(
+            backend="gloo" if job.device == "cpu" else "nccl",
+            timeout_s=config.collective_timeout_s,
         ),
         scaling_config=ray.train.ScalingConfig(
             num_workers=config.worker_range,  # type: ignore[arg-type]  # typed as the class of V1
@@ -63,10 +76,24 @@ def fit_workers(job: TrainingJob) -> None:
         run_config=ray.train.RunConfig(  # type: ignore[call-arg]  # typed as the class of V1
             name=name,
             storage_path=storage_path,
+            storage_filesystem=filesystem,
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=config.keep_last),
             failure_config=ray.train.FailureConfig(max_failures=config.max_failures),
             worker_runtime_env={"env_vars": environment},
         ),
     )
-    with worker_errors(TrainingDiverged):
+    with worker_errors(TrainingDiverged), _ray_timeout(config.collective_timeout_s):
         trainer.fit()
+
+
+@contextmanager
+def _ray_timeout(timeout_s: float) -> Iterator[None]:
+    """Let Ray Train's own barriers end too; it takes this from the environment alone."""
+    if _RAY_TIMEOUT in os.environ:
+        yield
+        return
+    os.environ[_RAY_TIMEOUT] = str(timeout_s)
+    try:
+        yield
+    finally:
+        del os.environ[_RAY_TIMEOUT]

@@ -7,6 +7,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import TypeVar
 
+from jobs.away import ServerAway
+
 logger = logging.getLogger(__name__)
 
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 1.0, 30.0
@@ -21,7 +23,7 @@ def patiently(
     """Do something again and again until the server answers, and return its result.
 
     Args:
-        action: Raises OSError, which a StorageError is, while the server is away.
+        action: Raises ServerAway, or OSError, which a StorageError is, while the server is away.
         what: The action, for the message.
         patience_s: How long to try again, in seconds.
         report: Told once if the server does not answer, and once it does again.
@@ -30,7 +32,7 @@ def patiently(
     while True:
         try:
             result = action()
-        except OSError as error:
+        except (ServerAway, OSError) as error:
             if time.monotonic() + wait_s > deadline:
                 raise
             if wait_s == _FIRST_WAIT_S:

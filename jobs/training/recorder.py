@@ -1,6 +1,7 @@
 """What a training shows of itself: progress lines, MLflow metrics and validation images."""
 
 import io
+import time
 from collections.abc import Mapping
 from functools import partial
 
@@ -48,8 +49,8 @@ class Recorder:
     def metrics(self, metrics: Mapping[str, float], step: int) -> None:
         """Record metrics of a step in MLflow."""
         if self._mlflow is not None:
-            kept = dict(metrics)
-            self._mlflow.add(lambda: self._run().log_metrics(kept, step))
+            kept, time_s = dict(metrics), time.time()
+            self._mlflow.add(lambda: self._run().log_metrics(kept, step, time_s))
 
     def image(self, image: Image.Image, step: int) -> None:
         """Keep a validation image under ``validation/`` of the output and in MLflow."""

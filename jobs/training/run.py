@@ -3,11 +3,12 @@
 import json
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from i2l_model.errors import InputError
 from jobs import storage
@@ -24,6 +25,7 @@ from jobs.training.job import (
     TrainingJob,
 )
 from jobs.training.launch import choose_device, fit_workers
+from jobs.training.patience import patiently
 from jobs.training.preparation import check_pairs, describe_origin, materialise_init
 from jobs.training.progress_stream import ProgressFollower
 from jobs.training.recorder import VALIDATION_FOLDER
@@ -32,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 _RUN_FILE = "run.json"
 _KEY_LENGTH = 16
+
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +114,10 @@ def run_training(
         )
         with ProgressFollower(output_uri, progress):
             fit_workers(job)
-        result = _finished(output_uri, job.key)
+        result = _patiently(config, partial(_finished, output_uri, job.key), "reading the result")
         assert result is not None, "the workers finished without a predictor"
-        _log_result(tracker, job, result)
+        _patiently(config, partial(_log_result, tracker, job, result), "keeping the predictor")
+        _patiently(config, tracker.finish, "ending the MLflow run")
     return replace(result, reused=False)
 
 
@@ -145,7 +150,7 @@ def _read_json(uri: str) -> dict[str, Any]:
 def _tracked_run(
     tracking: TrackingConfig, config: TrainingConfig, output_uri: str, origin: dict[str, Any]
 ) -> Iterator[Tracker]:
-    """The MLflow run of a training, ended with the status that fits."""
+    """The MLflow run of a training, ended with the status that fits if the training fails."""
     tracker = _start_run(tracking, config, output_uri, origin)
     try:
         yield tracker
@@ -155,7 +160,11 @@ def _tracked_run(
         except InputError as away:  # the training's own error is what the user needs
             logger.warning("the MLflow run stays open: %s", away)
         raise
-    tracker.finish()
+
+
+def _patiently(config: TrainingConfig, action: Callable[[], _Result], what: str) -> _Result:
+    """At the end of a training nothing is given up because a server is away."""
+    return patiently(action, what, config.storage_patience_s, logger.warning)
 
 
 def _start_run(

@@ -14,6 +14,7 @@ from jobs.training.inputs import open_loader
 from jobs.training.job import TrainingJob
 from jobs.training.models import build_predictor, load_frozen_backbone
 from jobs.training.objective import StyleObjective
+from jobs.training.preemption import PreemptionWatch
 from jobs.training.profiling import profiled
 from jobs.training.recorder import Recorder
 from jobs.training.sampling import StyleSampler
@@ -36,12 +37,16 @@ def train_worker(settings: dict[str, Any]) -> None:
     try:
         trainer = build_trainer(job, recorder)
         trainer.restore()
+        preemption = PreemptionWatch()
         for step in profiled(job, range(trainer.state.step, config.steps)):
             trainer.train_step(step)
+            notice = preemption.notice()
             last = step + 1 == config.steps
             if last or (step + 1) % config.validate_every == 0:
                 trainer.validate(step + 1)
-            if last or (step + 1) % config.checkpoint_every == 0:
+            if notice is not None:
+                recorder.message(f"{notice}: checkpoint at step {step + 1}")
+            if last or notice is not None or (step + 1) % config.checkpoint_every == 0:
                 trainer.checkpoint(step + 1)
         trainer.finish()
     except BaseException:

@@ -7,13 +7,8 @@ import pytest
 from jobs.cluster import ensure_ray
 from jobs.training.caching import prepare_inputs
 from jobs.training.config import TrainingConfig
-from tests.integration.training_world import (
-    Recording,
-    World,
-    assert_same_predictor,
-    history,
-    losses,
-)
+from tests.integration.training_process import assert_same_predictor
+from tests.integration.training_world import Recording, World, history, losses
 from tests.pair_shards import write_pairs
 
 pytestmark = pytest.mark.slow

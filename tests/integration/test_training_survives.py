@@ -1,15 +1,16 @@
-"""Workers that are killed: what comes back equals the uninterrupted run, on any number of them."""
+"""Workers that are killed or hang: what comes back equals the uninterrupted run."""
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.integration.training_world import STEPS, World, assert_same_predictor, history, losses
+from tests.integration.training_process import assert_same_predictor, checkpointed_steps, workers
+from tests.integration.training_world import STEPS, World, history, losses
 
 pytestmark = pytest.mark.slow
 
@@ -21,35 +22,34 @@ def whole(world: World, trained: object) -> Path:
     return world.folder / "whole"
 
 
-def workers() -> list[psutil.Process]:
-    """Ray Train's workers of this process's Ray."""
-    family = psutil.Process().children(recursive=True)
-    return [p for p in family if "RayTrainWorker" in " ".join(p.cmdline())]
-
-
 @contextmanager
-def killed_after_checkpoint(output: Path, step: int, num_workers: int) -> Iterator[None]:
-    """SIGKILL all workers as soon as the checkpoint of a step is written by all of them."""
-    killed: list[int] = []
+def after_checkpoint(
+    output: Path, step: int, num_workers: int, act: Callable[[list[psutil.Process]], None]
+) -> Iterator[None]:
+    """Do something to the workers as soon as all have written the checkpoint of a step."""
+    found: list[psutil.Process] = []
 
-    def kill() -> None:
+    def watch() -> None:
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
-            manifests = output.glob(f"checkpoints/*/attempt-*/step-{step:08d}/manifest-*")
-            if len(list(manifests)) == num_workers:
-                for process in workers():
-                    process.kill()
-                    killed.append(process.pid)
+            if step in checkpointed_steps(output, num_workers):
+                found.extend(workers())
+                act(found)
                 return
             time.sleep(0.02)
 
-    thread = threading.Thread(target=kill)
+    thread = threading.Thread(target=watch)
     thread.start()
     try:
         yield
     finally:
         thread.join()
-    assert len(killed) == num_workers
+    assert len(found) == num_workers
+
+
+def kill_all(processes: list[psutil.Process]) -> None:
+    for process in processes:
+        process.kill()
 
 
 def assert_every_epoch_was_exact(world: World, output: Path) -> None:
@@ -65,7 +65,7 @@ def test_killed_workers_go_on_as_if_nothing_had_happened(
     world: World, whole: Path, zero_stage: int
 ) -> None:
     output = world.folder / f"zero-{zero_stage}"
-    with killed_after_checkpoint(output, 6, num_workers=2):
+    with after_checkpoint(output, 6, num_workers=2, act=kill_all):
         world.train(output.name, zero_stage=zero_stage, max_failures=1)
     assert history(output)["resumed_at"][0] >= 6
     assert_same_predictor(output, whole, atol=1e-6)
@@ -79,7 +79,7 @@ def test_any_number_of_workers_and_zero_stage_goes_on(world: World, whole: Path)
         (12, {"num_workers": 1, "zero_stage": 2}),
     ):
         with (
-            killed_after_checkpoint(output, step, num_workers=changes["num_workers"]),
+            after_checkpoint(output, step, changes["num_workers"], kill_all),
             pytest.raises(Exception, match=r"(?i)worker"),
         ):
             world.train(output.name, **changes)
@@ -89,3 +89,19 @@ def test_any_number_of_workers_and_zero_stage_goes_on(world: World, whole: Path)
     assert losses(output) == pytest.approx(losses(whole), rel=1e-3)
     assert_same_predictor(output, whole, atol=1e-4)
     assert_every_epoch_was_exact(world, output)
+
+
+def test_a_worker_that_hangs_is_replaced(world: World, whole: Path) -> None:
+    output = world.folder / "hung"
+    stopped: list[psutil.Process] = []
+
+    def stop_one(processes: list[psutil.Process]) -> None:
+        stopped.append(processes[0])
+        processes[0].suspend()
+
+    with after_checkpoint(output, 6, num_workers=2, act=stop_one):
+        world.train(output.name, max_failures=1, collective_timeout_s=40, storage_patience_s=20)
+    (hung,) = stopped
+    assert not hung.is_running() or hung.status() == psutil.STATUS_ZOMBIE
+    assert history(output)["resumed_at"][0] >= 6
+    assert_same_predictor(output, whole, atol=1e-6)

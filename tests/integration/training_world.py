@@ -3,9 +3,6 @@
 import json
 from pathlib import Path
 
-import torch
-from safetensors.torch import load_file
-
 from jobs.registry.tracking import TrackingConfig
 from jobs.training.config import TrainingConfig
 from jobs.training.run import TrainingResult, run_training
@@ -14,9 +11,6 @@ from tests.pair_shards import write_pairs
 STEPS = 24
 DRIVER = """
 import sys
-import torch
-from safetensors.torch import load_file
-
 from jobs.registry.tracking import TrackingConfig
 from jobs.training.config import TrainingConfig
 from jobs.training.run import run_training
@@ -96,14 +90,6 @@ class Recording:
 
     def update(self, stage: str, done: int, total: int | None = None, note: str = "") -> None:
         self.updates.append((stage, done, total, note))
-
-
-def assert_same_predictor(output: Path, whole: Path, atol: float) -> None:
-    expected = load_file(whole / "predictor" / "model.safetensors")
-    found = load_file(output / "predictor" / "model.safetensors")
-    assert expected.keys() == found.keys()
-    for name, tensor in expected.items():
-        torch.testing.assert_close(found[name], tensor, rtol=0, atol=atol, msg=name)
 
 
 def losses(output: Path) -> dict[float, float]:

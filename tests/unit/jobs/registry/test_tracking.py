@@ -55,12 +55,12 @@ def test_a_run_records_and_goes_on(tracking: TrackingConfig, tmp_path: Path) -> 
     tracker = Tracker(tracking)
     run_id = tracker.start("train", tags={"kind": "training"})
     tracker.log_params({"training": {"steps": 3, "text": "x" * 9000}, **many_params(150)})
-    tracker.log_metrics({"train/loss": 0.5}, step=1)
+    tracker.log_metrics({"train/loss": 0.5}, step=1, time_s=1000.25)
     tracker.finish("FAILED")
 
     again = Tracker(tracking)
     assert again.start("train", run_id=run_id) == run_id
-    again.log_metrics({"train/loss": 0.25}, step=2)
+    again.log_metrics({"train/loss": 0.25}, step=2, time_s=1001.0)
     again.log_image(Image.new("RGB", (4, 4)), "validation", step=2)
     (tmp_path / "files").mkdir()
     (tmp_path / "files" / "a.txt").write_text("abc")

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from i2l_model.errors import InputError
+from jobs.away import ServerAway
 from jobs.training import checkpoints, patience
 from jobs.training.checkpoints import TrainerState, share_name, whole_files
 
@@ -157,3 +158,38 @@ def test_a_state_of_another_version_is_an_input_error(tmp_path: Path) -> None:
     (tmp_path / checkpoints.STATE).write_text('{"step": 3, "unknown": 1}')
     with pytest.raises(InputError, match="is not readable"):
         checkpoints.read_state(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["away", "failing"])
+def test_storage_that_fails_at_a_start_loses_no_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    run = str(tmp_path / "run")
+    first = checkpoints.start_attempt(run)
+    save(Path(first), 5)
+    error = ServerAway("uri", run, "cannot be reached", "start it")
+    failure = error if kind == "away" else checkpoints.storage.StorageError("no answer")
+
+    def upload(folder: Path, uri: str) -> None:
+        raise failure
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoints.storage, "upload_folder", upload)
+        with pytest.raises(type(failure)):
+            checkpoints.start_attempt(run)
+    assert resumed_step(checkpoints.start_attempt(run)) == 5
+
+
+def test_a_checkpoint_is_not_judged_while_its_storage_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = save(tmp_path, 10)
+
+    def away(uri: str) -> bytes:
+        raise ServerAway("uri", uri, "cannot be reached", "start it")
+
+    for name in ("read_bytes", "list_files"):
+        with monkeypatch.context() as patched:
+            patched.setattr(checkpoints.storage, name, away)
+            with pytest.raises(ServerAway):
+                whole_files(str(folder))

@@ -46,6 +46,10 @@ def test_a_sigma_band_that_falls_is_refused() -> None:
         ({"min_refs": 3, "max_refs": 2}, r"min_refs \(3\) must be <= max_refs \(2\)"),
         ({"max_refs": 6}, r"max_refs \(6\) must be <= predictor.max_refs \(4\)"),
         ({"styles_per_step": 1}, r"styles_per_step \(1\) must be >= num_workers"),
+        (
+            {"collective_timeout_s": 600},
+            r"collective_timeout_s \(600\) must be > storage_patience_s \(900\)",
+        ),
         ({"min_workers": 3}, r"min_workers \(3\) must be <= num_workers \(2\)"),
         ({"validation_sigmas": (0.5, 1.5)}, "must lie in"),
         ({"predictor": {"dim": 30, "num_heads": 4}}, r"num_heads \(4\) must divide dim \(30\)"),

@@ -3,6 +3,8 @@ import threading
 
 import pytest
 
+from i2l_model.errors import InputError
+from jobs.away import ServerAway
 from jobs.training import patience
 from jobs.training.patience import BackgroundWriter, patiently
 
@@ -74,3 +76,21 @@ def test_a_server_that_stays_away_does_not_hold_the_end_and_the_loss_is_told(
     assert server.taken == []
     assert "2 writes to MLflow are lost" in caplog.text
     assert caplog.text.count("no answer") == 1
+
+
+def test_a_server_that_cannot_be_reached_is_waited_for_and_a_refusal_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    errors: list[Exception] = [
+        ServerAway("uri", "s3://bucket/x", "cannot be reached", "start it"),
+        InputError("uri", "s3://bucket/x", "was refused", "check the credentials"),
+    ]
+    waits: list[float] = []
+    monkeypatch.setattr(patience.time, "sleep", waits.append)
+
+    def act() -> None:
+        raise errors.pop(0)
+
+    with pytest.raises(InputError, match="was refused"):
+        patiently(act, "the upload", 60, print)
+    assert waits == [1.0]

@@ -38,7 +38,8 @@ def test_the_key_changes_with_what_shapes_the_result(
     first = key(config, pairs)
     assert key(config, pairs) == first
     assert key(config.model_copy(update={"seed": 1}), pairs) != first
-    assert key(config.model_copy(update={"max_failures": 3, "log_every": 7}), pairs) == first
+    execution = {"max_failures": 3, "log_every": 7, "collective_timeout_s": 1000}
+    assert key(config.model_copy(update=execution), pairs) == first
     assert key(config, write_pairs(tmp_path, train_styles=5)) != first
 
 

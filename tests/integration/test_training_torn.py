@@ -1,0 +1,68 @@
+"""Checkpoints that are not whole: one whose upload was cut off, and one with a wrong bit."""
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from jobs.training.checkpoints import list_checkpoints, whole_files
+from tests.fault_proxy import FaultProxy
+from tests.integration.training_process import (
+    assert_same_predictor,
+    joining_ray,
+    messages,
+    training_process,
+)
+from tests.integration.training_world import World, history
+from tests.training_servers import s3_environment, s3_over
+
+pytestmark = pytest.mark.slow
+
+
+class Hold:
+    """Lets the last file of one checkpoint not through, as if the network hung."""
+
+    def __init__(self, part: str) -> None:
+        self.part = part
+        self.reached, self.over = threading.Event(), threading.Event()
+
+    def __call__(self, method: str, path: str) -> None:
+        if method == "PUT" and self.part in path and not self.over.is_set():
+            self.reached.set()
+            self.over.wait()
+            raise ConnectionError("cut off")
+
+
+def flip_a_bit(checkpoint: Path) -> None:
+    (share,) = checkpoint.glob("state-00000-*.safetensors")
+    data = bytearray(share.read_bytes())
+    data[-1] ^= 1
+    share.write_bytes(data)
+
+
+def test_the_newest_whole_checkpoint_is_gone_on_from(
+    world: World, trained: object, tmp_path: Path
+) -> None:
+    output, log = tmp_path / "s3" / "bucket" / "output", tmp_path / "driver.log"
+    output.parent.mkdir(parents=True)
+    with s3_over(tmp_path / "s3") as store, FaultProxy(store.endpoint) as proxy:
+        hold = proxy.before_request = Hold("step-00000018/manifest-00001")
+        run = (world, world.config, "s3://bucket/output", log, world.database)
+        environment = joining_ray(s3_environment(proxy.endpoint))
+        with training_process(*run, environment) as driver:
+            driver.wait_until(hold.reached.is_set)
+        hold.over.set()
+        torn, flipped, whole = map(Path, list_checkpoints(str(output / "checkpoints")))
+        assert [path.name[-2:] for path in (torn, flipped, whole)] == ["18", "12", "06"]
+        assert list(torn.iterdir())
+        assert whole_files(str(torn)) is None
+        flip_a_bit(flipped)
+        with training_process(*run, environment) as driver:
+            driver.wait()
+    lines = [line for line in log.read_text().splitlines() if "is not whole" in line]
+    assert [path.name in line for path, line in zip((torn, flipped), lines, strict=True)] == [
+        True
+    ] * 2
+    assert "resumed at step 6 with 2 workers" in messages(output)
+    assert history(output)["resumed_at"] == [6]
+    assert_same_predictor(output, world.folder / "whole", atol=1e-6)
