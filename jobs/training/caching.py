@@ -28,6 +28,7 @@ from jobs.training.row_files import RowFiles, chunk_uri, complete_rows, row_name
 
 CACHE_FOLDER = "cache"
 _BATCHES_PER_CHUNK = 4
+_CHUNKS_PER_ACTOR = 4  # at least: an actor loads all models first
 _NAME_LENGTH = 16
 _SCHEMA_VERSION = 1
 
@@ -130,7 +131,7 @@ def _encode(plan: EncodingPlan, folders: Mapping[str, str], progress: Progress) 
         for kind in folders
         for chunk in range(chunks[kind])
     ]
-    actors = min(plan.config.num_workers, len(items))
+    actors = min(plan.config.num_workers, -(-len(items) // _CHUNKS_PER_ACTOR))
     dataset = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
         EncodeChunks,
         fn_constructor_args=(plan,),

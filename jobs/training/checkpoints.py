@@ -15,7 +15,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import ray.train
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import safe_open
@@ -286,10 +285,3 @@ def tensor_reader(folder: Path) -> Callable[[str], torch.Tensor]:
         return tensor
 
     return read
-
-
-def ray_checkpoint(uri: str) -> ray.train.Checkpoint:
-    """Return what Ray Train knows a checkpoint by, of the filesystem that its run is on."""
-    filesystem = ray.train.get_context().get_storage().storage_filesystem
-    path = uri.removeprefix("s3://") if storage.is_s3(uri) else str(storage.local_path(uri))
-    return ray.train.Checkpoint(path, filesystem)

@@ -4,7 +4,6 @@
 
 import json
 import math
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,15 +11,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
-import ray.train
 import torch
 import torch.distributed as dist
 
 from i2l_model.predictor import LoraPredictor
-from i2l_model.weights import read_weights, write_weights
 from jobs import storage
-from jobs.training import checkpoints
 from jobs.training.averaging import WeightAverage
+from jobs.training.checkpointing import Checkpointer
+from jobs.training.checkpoints import TrainerState
 from jobs.training.deepspeed_config import optimizer_step, set_learning_rate
 from jobs.training.encoding import encode_batch, supervise
 from jobs.training.epochs import StyleRecord, count_epochs
@@ -33,7 +31,6 @@ from jobs.training.recorder import Recorder
 from jobs.training.results import publish_results
 from jobs.training.sampling import StyleBatch, StyleSampler, describe_batch, draw_noise
 from jobs.training.step_metrics import StepMetrics
-from jobs.training.trained_state import gather_state, scatter_state
 from jobs.training.validation import Validator
 
 SKIPPED_FOLDER = "skipped"
@@ -41,12 +38,6 @@ _SLOW_INPUT = 0.05  # share of the step time from which the progress line tells 
 _SPIKE_DECAY = 0.98  # of the running mean that a loss is compared with
 
 _Result = TypeVar("_Result")
-
-
-def _set_event() -> threading.Event:
-    event = threading.Event()
-    event.set()
-    return event
 
 
 class TrainingDiverged(RuntimeError):
@@ -77,16 +68,17 @@ class Trainer:
     validator: Validator | None
     template: LoraPredictor | None
     recorder: Recorder
-    state: checkpoints.TrainerState
+    state: TrainerState
     best: dict[str, torch.Tensor] = field(default_factory=dict)
     metrics: StepMetrics = field(init=False)
+    checkpointer: Checkpointer = field(init=False)
     styles: list[StyleRecord] = field(default_factory=list)
-    uploaded: threading.Event = field(default_factory=_set_event)
     spike: str = ""
     passes: list[tuple[StyleBatch, torch.Tensor, torch.Tensor]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.metrics = StepMetrics(self.objective.backbone.device)
+        self.checkpointer = Checkpointer(self.job, self.engine, self.average, self.recorder.message)
 
     @property
     def objective(self) -> StyleObjective:
@@ -264,78 +256,18 @@ class Trainer:
     # Checkpoints
 
     def checkpoint(self, step: int) -> None:
-        """Take a checkpoint together; it is written and uploaded while the training goes on.
-
-        Waits for the upload of the one before, so that no more than one is held in memory.
-        """
+        """Take a checkpoint together; it is written and uploaded while the training goes on."""
         started = time.monotonic()
         with self._pausing():
-            self.uploaded.wait(self.job.config.storage_patience_s)
-            self.uploaded.clear()
-            self._report_checkpoint(step)
+            self._count_epochs()
+            self.checkpointer.take(self.state, self.best)
         self._record(step, {"time/checkpoint_s": time.monotonic() - started})
 
-    def _report_checkpoint(self, step: int) -> None:
-        self._count_epochs()
-        self.state.num_averaged = self.average.num_updates
-        share = gather_state(self.engine, self.average)
-        state = self.state.model_copy(deep=True) if self.rank == 0 else None
-        best = self.best  # replaced, never changed
-        rank, world_size = self.rank, dist.get_world_size()
-        uri = storage.join_uri(self.job.attempt_uri, checkpoints.checkpoint_name(step))
-
-        def upload(pointer: ray.train.Checkpoint, _: str) -> ray.train.Checkpoint:
-            try:
-                with checkpoints.scratch_folder() as folder:
-                    write_weights(share, folder / checkpoints.share_name(rank, world_size))
-                    if state is not None:
-                        checkpoints.write_state(folder, state)
-                        if best:
-                            write_weights(best, folder / checkpoints.BEST)
-                    checkpoints.write_manifest(folder, rank, world_size)
-                    patience_s = self.job.config.storage_patience_s
-                    checkpoints.upload(folder, uri, patience_s, self.recorder.message)
-            finally:
-                self.uploaded.set()
-            return pointer
-
-        ray.train.report(
-            {"step": step, **self.state.best_metrics},
-            checkpoint=checkpoints.ray_checkpoint(uri),
-            checkpoint_dir_name=checkpoints.checkpoint_name(step),
-            checkpoint_upload_mode=ray.train.CheckpointUploadMode.ASYNC,
-            checkpoint_upload_fn=upload,
-            delete_local_checkpoint_after_upload=False,
-        )
-
     def restore(self) -> None:
-        """Go on from the newest whole checkpoint of this attempt, if there is one.
-
-        Any number of workers and ZeRO stage may have written it.
-
-        Raises:
-            InputError: If it cannot be read.
-        """
-        choice: list[str | None] = [None]
-        if self.rank == 0:
-            newest = partial(checkpoints.newest_whole, self.job.attempt_uri)
-            choice = [self._patiently(newest, "listing checkpoints")]
-        dist.broadcast_object_list(choice)
-        if choice[0] is None:
-            return
-        with checkpoints.local_copy(choice[0]) as folder:
-            state = checkpoints.read_state(folder)
-            scatter_state(
-                self.engine,
-                self.average,
-                checkpoints.tensor_reader(folder),
-                state.num_averaged,
-            )
-            if (folder / checkpoints.BEST).is_file():
-                self.best, _ = read_weights(folder / checkpoints.BEST, field="checkpoint")
-        state.resumed_at.append(state.step)
-        self.state = state
-        self.recorder.message(f"resumed at step {state.step} with {dist.get_world_size()} workers")
+        """Go on from the newest whole checkpoint of this attempt, if there is one."""
+        restored = self.checkpointer.restore()
+        if restored is not None:
+            self.state, self.best = restored
 
     def finish(self) -> None:
         """Publish the best predictor, or the last one where nothing was validated."""

@@ -9,8 +9,7 @@ import torch
 
 from i2l_model.backbones import Backbone
 from jobs.registry.tracking import TrackingConfig
-from jobs.training import trainer as trainer_module
-from jobs.training import worker
+from jobs.training import checkpointing, worker
 from jobs.training.checkpoints import checkpoint_name, share_name
 from jobs.training.config import TrainingConfig
 from jobs.training.inputs import TrainingInputs
@@ -57,8 +56,8 @@ def workshop(
     def report(metrics: dict, *, checkpoint: str, checkpoint_upload_fn: Any, **_: Any) -> None:
         checkpoint_upload_fn(checkpoint, "")
 
-    monkeypatch.setattr(trainer_module.ray.train, "report", report)
-    monkeypatch.setattr(trainer_module.checkpoints, "ray_checkpoint", str)
+    monkeypatch.setattr(checkpointing.ray.train, "report", report)
+    monkeypatch.setattr(checkpointing, "ray_checkpoint", str)
     changes = {"learning_rate": 1e-2, "log_every": 1, "grid_styles": 0}
     return Workshop(tmp_path, config.model_copy(update=changes), inputs)
 
