@@ -25,9 +25,9 @@ class WorkerProcesses(TorchConfig):
 
 
 class _Backend(_TorchBackend):
-    def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
+    def on_start(self, worker_group: Any, backend_config: Any) -> None:
         worker_group.execute(prepare_process)
-        super().on_start(worker_group, backend_config)  # type: ignore[no-untyped-call]
+        super().on_start(worker_group, backend_config)
 
 
 def prepare_process() -> None:
@@ -37,7 +37,8 @@ def prepare_process() -> None:
     cannot reach.
     """
     take_sigterm_as_notice()
-    interface = interface_of(ray.util.get_node_ip_address())
+    address: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+    interface = interface_of(address)
     if interface is not None:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
 
