@@ -37,7 +37,8 @@ def prepare_process() -> None:
     cannot reach.
     """
     take_sigterm_as_notice()
-    interface = interface_of(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
+    address: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+    interface = interface_of(address)
     if interface is not None:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
 
