@@ -4,6 +4,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.i2l-installed
 PYTEST_ARGS ?=
+# At most 4: each process has a Ray of its own. 0 runs all in one, for --pdb.
+TEST_PROCESSES ?= logical
+# By file, in order, since the tests of a file share what is slow to make.
+PARALLEL := -n $(TEST_PROCESSES) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 CODE := i2l_model jobs pipelines tests
 
 .DEFAULT_GOAL := help
@@ -23,14 +27,14 @@ quickstart: setup  ## run the whole workflow on this machine with the tiny backb
 	$(BIN)/i2l run --recipe quickstart
 
 test: setup browser  ## run all tests that need no GPU
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) $(PYTEST_ARGS)
 
 browser: setup  # Chromium for the test of the demo page, the system's or one of its own
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null \
 		|| $(BIN)/playwright install chromium
 
 test-fast: setup  ## run the tests that are not marked slow
-	$(BIN)/python -m pytest -m 'not gpu and not slow' $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) -m 'not gpu and not slow' $(PYTEST_ARGS)
 
 checks: setup  ## lint, formatting, types, import contracts, spelling
 	$(BIN)/ruff check $(CODE)

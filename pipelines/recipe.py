@@ -1,6 +1,6 @@
-"""Recipes: all settings of a workflow in one YAML file."""
+"""Recipes: all settings of a workflow in one YAML file, which may extend another one."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -86,15 +86,19 @@ def recipe_names() -> list[str]:
 def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe and change it.
 
+    A recipe with ``extends: NAME_OR_PATH`` changes that recipe: sections are merged key by key,
+    any other value, lists too, replaces the base's. A path is relative to the file that names it.
+
     Args:
         name_or_path: Name of a shipped recipe, or path of a YAML file.
         overrides: Items "dotted.key=value".
 
     Raises:
-        InputError: If there is no such recipe, or a setting is unknown or wrong.
+        InputError: If there is no such recipe, a setting is unknown or wrong, or a recipe extends
+            itself.
     """
     path = _find(name_or_path)
-    settings = apply_overrides(_read(path), overrides)
+    settings = apply_overrides(_read_whole(path), overrides)
     try:
         return Recipe.model_validate(settings)
     except ValidationError as error:
@@ -107,19 +111,44 @@ def dump_yaml(settings: BaseModel | dict[str, Any]) -> str:
     return str(yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=100))
 
 
-def _find(name_or_path: str) -> Path:
+def _find(name_or_path: str, folder: Path = Path(), field: str = "--recipe") -> Path:
     path = Path(name_or_path).expanduser()
     if path.suffix in {".yaml", ".yml"} or path.parent != Path():
+        path = folder / path
         if path.is_file():
             return path
-        raise InputError("--recipe", name_or_path, "is no file", "check the path")
+        raise InputError(field, name_or_path, "is no file", "check the path")
     shipped = RECIPE_FOLDER / f"{name_or_path}.yaml"
     if not shipped.is_file():
         known = ", ".join(recipe_names())
         raise InputError(
-            "--recipe", name_or_path, "is unknown", f"use one of {known}, or a path to a YAML file"
+            field, name_or_path, "is unknown", f"use one of {known}, or a path to a YAML file"
         )
     return shipped
+
+
+def _read_whole(path: Path, extended_by: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Settings of a recipe, with those of the recipes it extends beneath."""
+    settings = _read(path)
+    base = settings.pop("extends", None)
+    if base is None:
+        return settings
+    if not isinstance(base, str):
+        raise InputError("extends", base, f"is no name in {path}", "name one recipe")
+    base_path = _find(base, path.parent, "extends")
+    seen = (*extended_by, path.resolve())
+    if base_path.resolve() in seen:
+        raise InputError("extends", base, f"leads {path} back to itself", "name another recipe")
+    return _merged(_read_whole(base_path, seen), settings)
+
+
+def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in changes.items():
+        if isinstance(value, dict) and isinstance(merged.get(key), dict):
+            value = _merged(merged[key], value)
+        merged[key] = value
+    return merged
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,6 +25,16 @@ _CPU_ENVIRONMENT = {"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu"}
 # More logical CPUs than small machines have: Ray Train's workers hold theirs while Ray Data runs.
 RAY_NUM_CPUS = 6
 RAY_OBJECT_STORE_BYTES = 400 * 1024**2
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Spread files with ``--dist loadfile``, see `file_scheduling`."""
+    if config.option.dist != "loadfile":
+        return None
+    from tests.file_scheduling import SharingFileScheduling
+
+    return SharingFileScheduling(config, log)
 
 
 def _selects_gpu(markexpr: str) -> bool:

@@ -19,8 +19,9 @@ import pytest
 from jobs.corpus.stylegrid import CorpusConfig, write_corpus
 from jobs.progress import NullProgress
 from jobs.shards import ShardSample, ShardWriter, read_shard
+from pipelines.cli.main import run as i2l
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_cluster")]
 
 NUM_SHARDS = 6
 SETTINGS = (
@@ -49,22 +50,28 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+def uninterrupted(
+    shards: Path, ray_cluster: None, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, bytes]:
     output = tmp_path_factory.mktemp("whole") / "pairs"
-    assert finish(shards, output) == 0
+    finish(shards, output)
     return files_below(output)
+
+
+def arguments(source: Path, output: Path) -> list[str]:
+    settings = [part for setting in SETTINGS for part in ("--set", setting)]
+    return ["mine", "--input", str(source), "--output", str(output), *settings]
 
 
 @contextmanager
 def mining(source: Path, output: Path) -> Iterator[subprocess.Popen[str]]:
     """A run with a Ray of its own; all of its processes are gone afterwards."""
-    command = [sys.executable, "-m", "pipelines.cli.main", "mine"]
-    settings = [part for setting in SETTINGS for part in ("--set", setting)]
+    command = [sys.executable, "-m", "pipelines.cli.main", *arguments(source, output)]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     environment.pop("RAY_ADDRESS", None)
     output.parent.mkdir(parents=True, exist_ok=True)
     run = subprocess.Popen(
-        [*command, "--input", str(source), "--output", str(output), *settings],
+        command,
         cwd=output.parent,
         env=environment,
         stdout=subprocess.DEVNULL,
@@ -94,11 +101,9 @@ def session_of(leader: int) -> list[psutil.Process]:
     return found
 
 
-def finish(source: Path, output: Path) -> int:
-    with mining(source, output) as run:
-        _, errors = run.communicate(timeout=TIMEOUT_S)
-    assert run.returncode == 0, errors
-    return run.returncode
+def finish(source: Path, output: Path) -> None:
+    """Run to the end, with the Ray of all tests: a start of another one takes long."""
+    assert i2l(arguments(source, output)) == 0
 
 
 def wait_for(happened: Callable[[], bool], run: subprocess.Popen[str]) -> None:

@@ -24,9 +24,8 @@ WAIT_S = 300
 def cluster_of(num_nodes: int) -> Iterator[Cluster]:
     """A head without CPUs, and nodes of one CPU each."""
     memory = 200 * 1024**2
-    cluster = Cluster(
-        initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": memory}
-    )
+    head = {"num_cpus": 0, "object_store_memory": memory, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
     try:
         for _ in range(num_nodes):
             cluster.add_node(num_cpus=1, object_store_memory=memory)

@@ -3,14 +3,19 @@ from pathlib import Path
 import pytest
 import yaml
 
+from i2l_model.backbones.released import released
 from i2l_model.errors import InputError
+from i2l_model.predictor_sizes import full_size_config
 from pipelines.recipe import RECIPE_FOLDER, dump_yaml, load_recipe, recipe_names
 
 MICRO = Path(__file__).parents[2] / "assets" / "micro.yaml"
 
 
 def test_shipped_recipes() -> None:
-    assert recipe_names() == ["pictures", "quickstart", "stylegrid"]
+    assert recipe_names() == [
+        "hidream-o1-64gpu", "hidream-o1-8gpu", "klein-base-4b-64gpu", "klein-base-4b-8gpu",
+        "pictures", "quickstart", "stylegrid", "zimage-64gpu", "zimage-8gpu",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -41,6 +46,71 @@ def test_the_longer_training_is_asked_for_few_leaks_outright() -> None:
     assert load_recipe("stylegrid").gate.max_leakage == 0.03
 
 
+@pytest.mark.parametrize("num_gpus", [8, 64])
+@pytest.mark.parametrize(
+    ("family", "backbone"),
+    [
+        ("zimage", "z-image"),
+        ("klein-base-4b", "flux.2-klein-base-4b"),
+        ("hidream-o1", "hidream-o1"),
+    ],
+)
+def test_a_full_size_recipe_trains_the_full_size_predictor(
+    family: str, backbone: str, num_gpus: int
+) -> None:
+    recipe = load_recipe(f"{family}-{num_gpus}gpu")
+    training = recipe.training
+    assert training.backbone == released(backbone).hub_id
+    assert training.num_workers == num_gpus
+    assert training.steps * training.styles_per_step == 1_600_000
+    predictor = training.predictor
+    sizes = {"version", "rank", "dim", "depth", "num_heads", "compress_dim", "queries_per_factor"}
+    expected = full_size_config(backbone).model_dump(include=sizes)
+    assert predictor.model_dump(include=sizes) == expected
+    assert predictor.encoder.path_or_id == "google/siglip2-giant-opt-patch16-384"
+    assert not predictor.encoder.trainable
+    assert predictor.dinov3 is None
+
+
+def write_recipe(path: Path, text: str) -> str:
+    path.write_text(text)
+    return str(path)
+
+
+def test_a_recipe_may_extend_another_one(tmp_path: Path) -> None:
+    write_recipe(
+        tmp_path / "first.yaml",
+        "extends: quickstart\nname: first\ntraining: {steps: 7, sigma_focus: []}",
+    )
+    path = write_recipe(
+        tmp_path / "second.yaml",
+        "extends: ./first.yaml\nname: second\ntraining: {predictor: {rank: 2}}",
+    )
+    recipe, quickstart = load_recipe(path, ["training.seed=5"]), load_recipe("quickstart")
+    assert (recipe.name, recipe.mining) == ("second", quickstart.mining)
+    predictor = quickstart.training.predictor.model_copy(update={"rank": 2})
+    changes = {"steps": 7, "sigma_focus": (), "predictor": predictor, "seed": 5}
+    assert recipe.training == quickstart.training.model_copy(update=changes)
+
+
+@pytest.mark.parametrize(
+    ("base", "expected"),
+    [
+        ("quikstart", "extends (quikstart) is unknown; use one of"),
+        ("./none.yaml", "extends (./none.yaml) is no file; check the path"),
+        ("./mine.yaml", "extends (./mine.yaml) leads"),
+        ("./other.yaml", "extends (./mine.yaml) leads"),
+        ("[quickstart]", "is no name in"),
+    ],
+)
+def test_a_base_that_is_no_recipe_is_named(base: str, expected: str, tmp_path: Path) -> None:
+    path = write_recipe(tmp_path / "mine.yaml", f"extends: {base}")
+    write_recipe(tmp_path / "other.yaml", "extends: ./mine.yaml")
+    with pytest.raises(InputError) as caught:
+        load_recipe(path)
+    assert expected in str(caught.value)
+
+
 def test_overrides_reach_nested_settings() -> None:
     recipe = load_recipe("quickstart", ["training.steps=7", "evaluation.num_refs=[2]"])
     assert recipe.training.steps == 7
@@ -61,7 +131,7 @@ def test_an_unknown_recipe_lists_the_known_ones() -> None:
     with pytest.raises(InputError) as caught:
         load_recipe("quikstart")
     assert str(caught.value) == (
-        "--recipe (quikstart) is unknown; use one of pictures, quickstart, stylegrid, "
+        f"--recipe (quikstart) is unknown; use one of {', '.join(recipe_names())}, "
         "or a path to a YAML file"
     )
 

@@ -56,7 +56,7 @@ def test_an_empty_shard(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture
 def test_an_unknown_recipe(capsys: pytest.CaptureFixture[str]) -> None:
     line = refused(["run", "--recipe", "quikstart"], capsys)
     assert "quikstart" in line
-    assert "pictures, quickstart, stylegrid" in line
+    assert "pictures, quickstart, stylegrid, zimage-64gpu, zimage-8gpu" in line
 
 
 def test_a_recipe_field_of_the_wrong_type(
