@@ -21,8 +21,9 @@ pytestmark = pytest.mark.slow
 
 STEPS = 60
 PORT = 6379
-# Ray is to notice within seconds that a node does not answer.
-HEALTH_CHECKS = {
+RAY_ENVIRONMENT = {
+    "RAY_AUTH_MODE": "token",
+    # Ray is to notice within seconds that a node does not answer.
     "RAY_health_check_initial_delay_ms": "3000",
     "RAY_health_check_period_ms": "1000",
     "RAY_health_check_timeout_ms": "5000",
@@ -36,7 +37,7 @@ def start_ray(node: Node, *arguments: str) -> None:
     common = ["start", "--node-ip-address", node.address, "--disable-usage-stats", *memory]
     started = subprocess.run(
         node.command(ray, *common, *arguments),
-        env={**os.environ, **HEALTH_CHECKS},
+        env=os.environ | RAY_ENVIRONMENT,
         capture_output=True,
         text=True,
         check=False,
@@ -64,7 +65,7 @@ def test_a_node_that_is_cut_off_leaves_the_training_to_the_other(tmp_path: Path)
     config = world.config.model_copy(update=changes)
     with cluster() as (head, others):
         run = (world, config, str(output), tmp_path / "driver.log", world.database)
-        environment = {"RAY_ADDRESS": f"{head.address}:{PORT}"}
+        environment = RAY_ENVIRONMENT | {"RAY_ADDRESS": f"{head.address}:{PORT}"}
         with training_process(*run, environment, command=head.command) as driver:
             driver.wait_until(lambda: 6 in checkpointed_steps(output))
             others[-1].cut_off()
