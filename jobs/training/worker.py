@@ -20,6 +20,7 @@ from jobs.training.recorder import Recorder
 from jobs.training.sampling import StyleSampler
 from jobs.training.trainer import Trainer
 from jobs.training.validation import Validator
+from jobs.training.worker_processes import limit_collectives
 
 _LAST_WORDS_S = 10.0  # for what a failing run still has to say
 
@@ -38,6 +39,7 @@ def train_worker(settings: dict[str, Any]) -> None:
         trainer = build_trainer(job, recorder)
         trainer.restore()
         preemption = PreemptionWatch()
+        limit_collectives(config.collective_timeout_s)
         for step in profiled(job, range(trainer.state.step, config.steps)):
             trainer.train_step(step)
             notice = preemption.notice()

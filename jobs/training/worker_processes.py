@@ -4,11 +4,13 @@ import fcntl
 import os
 import socket
 import struct
+from datetime import timedelta
 from typing import Any
 
 import ray.util
 from ray.train.torch import TorchConfig
 from ray.train.torch.config import _TorchBackend
+from torch.distributed import distributed_c10d
 
 from jobs.training.preemption import take_sigterm_as_notice
 
@@ -41,6 +43,15 @@ def prepare_process() -> None:
     interface = interface_of(address)
     if interface is not None:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
+
+
+def limit_collectives(timeout_s: float) -> None:
+    """Let the collectives of all process groups that there are fail after some seconds.
+
+    DeepSpeed makes groups of its own, which have torch's half an hour whatever the first one has.
+    """
+    for group in list(distributed_c10d._world.pg_map):
+        distributed_c10d._set_pg_timeout(timedelta(seconds=timeout_s), group)
 
 
 def interface_of(address: str) -> str | None:

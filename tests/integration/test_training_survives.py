@@ -9,7 +9,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.integration.training_process import assert_same_predictor, checkpointed_steps, workers
+from tests.integration.training_process import (
+    WAIT_S,
+    assert_same_predictor,
+    checkpointed_steps,
+    workers,
+)
 from tests.integration.training_world import STEPS, World, history, losses
 
 pytestmark = pytest.mark.slow
@@ -30,7 +35,7 @@ def after_checkpoint(
     found: list[psutil.Process] = []
 
     def watch() -> None:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + WAIT_S
         while time.monotonic() < deadline:
             if step in checkpointed_steps(output, num_workers):
                 found.extend(workers())

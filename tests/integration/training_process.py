@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from jobs.training.config import TrainingConfig
 from tests.integration.training_world import DRIVER, World
 
-WAIT_S = 300
+WAIT_S = 540
 
 
 @dataclass(frozen=True)

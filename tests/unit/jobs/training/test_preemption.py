@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
-import torch.distributed as dist
 
 from jobs.training import preemption
 from jobs.training.preemption import PreemptionWatch, take_sigterm_as_notice
@@ -12,16 +11,12 @@ from jobs.training.worker_processes import interface_of
 
 
 @pytest.fixture
-def watch(monkeypatch: pytest.MonkeyPatch) -> Iterator[PreemptionWatch]:
+def watch(process_group: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[PreemptionWatch]:
     """That of a single rank, with Ray silent."""
     monkeypatch.setattr(preemption.ray.train, "get_preemption_info", lambda: None)
     before = signal.getsignal(signal.SIGTERM)
-    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
-    try:
-        yield PreemptionWatch()
-    finally:
-        dist.destroy_process_group()
-        signal.signal(signal.SIGTERM, before)
+    yield PreemptionWatch()
+    signal.signal(signal.SIGTERM, before)
 
 
 def test_a_sigterm_is_told_once(watch: PreemptionWatch) -> None:
