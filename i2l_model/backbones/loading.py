@@ -50,8 +50,8 @@ def load_backbone(
     Raises:
         InputError: If nothing is found there, it is of an unsupported class, or does not load.
     """
-    source, name = _resolve(path_or_id)
-    kind = _model_class(source, path_or_id)
+    source, name = resolve_source(path_or_id)
+    kind = model_class(source, path_or_id)
     if kind not in _LOADERS:
         known = ", ".join(_LOADERS)
         raise InputError(_FIELD, path_or_id, f"is a {kind}", f"use one of: {known}")
@@ -132,7 +132,7 @@ _LOADERS: Mapping[str, Loader] = {
 }
 
 
-def _resolve(path_or_id: str | Path) -> tuple[str, str]:
+def resolve_source(path_or_id: str | Path) -> tuple[str, str]:
     """Return what is loaded from, and the backbone's name, which holds no machine path."""
     text = str(path_or_id)
     if text in available_assets():
@@ -147,7 +147,7 @@ def _resolve(path_or_id: str | Path) -> tuple[str, str]:
     return text, text
 
 
-def _model_class(source: str, path_or_id: str | Path) -> str:
+def model_class(source: str, path_or_id: str | Path) -> str:
     """Return the pipeline's class, or the model's type where there is no pipeline."""
     folder = Path(source)
     try:

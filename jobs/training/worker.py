@@ -26,7 +26,7 @@ from jobs.training.trainer import Trainer
 from jobs.training.validation import Validator
 
 _LAST_WORDS_S = 10.0  # for what a failing run still has to say
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def train_worker(settings: dict[str, Any]) -> None:
@@ -59,7 +59,7 @@ def train_worker(settings: dict[str, Any]) -> None:
 def build_trainer(job: TrainingJob, recorder: Recorder) -> Trainer:
     """Load backbone, data and predictor, and wrap the predictor for training."""
     config = job.config
-    backbone = load_backbone(config.backbone, dtype=_DTYPES[config.precision], device=_device(job))
+    backbone = load_backbone(config.backbone, dtype=DTYPES[config.precision], device=_device(job))
     if config.gradient_checkpointing:
         backbone.enable_gradient_checkpointing()
     predictor = build_predictor(config, backbone, job.init_uri)

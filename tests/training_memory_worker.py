@@ -1,0 +1,64 @@
+"""One training worker as a process of its own: prints its memory at the end of its start and of it.
+
+Usage: python -m tests.training_memory_worker CONFIG PAIRS OUTPUT RANK WORLD_SIZE RENDEZVOUS
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def resident(field: str) -> int:
+    """VmRSS or VmHWM in bytes."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{field}:"):
+            return 1024 * int(line.split()[1])
+    raise RuntimeError(field)
+
+
+def main(config: str, pairs: str, output: str, rank: str, world_size: str, rendezvous: str) -> None:
+    os.environ["LOCAL_RANK"] = rank
+    import deepspeed  # part of every worker
+    import ray.train
+    import torch.distributed as dist
+
+    from jobs.registry.tracking import TrackingConfig
+    from jobs.training import checkpoints, worker
+    from jobs.training.config import TrainingConfig
+    from jobs.training.job import TrainingJob
+
+    def report(_: Any, *, checkpoint: Any, checkpoint_upload_fn: Any, **__: Any) -> None:
+        threading.Thread(target=checkpoint_upload_fn, args=(checkpoint, "")).start()
+
+    import threading
+
+    assert deepspeed
+    ray.train.report = report
+    checkpoints.ray_checkpoint = str
+    dist.init_process_group(
+        "gloo", init_method=f"file://{rendezvous}", rank=int(rank), world_size=int(world_size)
+    )
+    start = resident("VmRSS")
+    job = TrainingJob(
+        config=TrainingConfig.model_validate_json(config),
+        pairs_uri=pairs,
+        output_uri=output,
+        tracking=TrackingConfig(uri=f"sqlite:///{output}-mlflow.db"),
+        device="cpu",
+        init_uri=None,
+        attempt_uri=f"{output}/attempt",
+        origin={"key": "k", "run_id": "r"},
+    )
+    worker.Recorder = lambda job, rank: _Recorder()
+    worker.train_worker(job.model_dump(mode="json"))
+    print("MEMORY", start, resident("VmHWM"))
+
+
+class _Recorder:
+    def __getattr__(self, name: str) -> Any:
+        return lambda *_, **__: None
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
