@@ -1,20 +1,21 @@
-"""The real memory of training workers, and trainings whose memory is known from nothing else."""
+"""Trainings of several sizes, each in a process of its own, and the memory that they take."""
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+import subprocess
+import sys
+import tempfile
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
-import psutil
 from diffusers import ZImageTransformer2DModel
 
 from i2l_model.backbones.tiny import build_tiny_zimage, seeded
-from jobs.registry.tracking import TrackingConfig
 from jobs.training.config import TrainingConfig
-from jobs.training.run import run_training
+from jobs.training.memory import estimate_memory
+from jobs.training.preparation import longest_prompt
 from tests.pair_shards import write_pairs
 
+_MIB = 2**20
 _MIDDLE = {"dim": 768, "n_layers": 6, "n_heads": 12, "n_kv_heads": 12, "axes_dims": [16, 24, 24]}
 _PREDICTOR = {"encoder": {"path_or_id": "tiny-encoder"}}
 _SMALLEST = {
@@ -46,7 +47,7 @@ CASES: dict[str, dict[str, object]] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Workplace:
     """Pairs and a middle backbone.
 
@@ -73,55 +74,64 @@ class Workplace:
         steps = {"steps": 4, "checkpoint_every": 2, "validate_every": 2, "log_every": 1}
         return TrainingConfig.model_validate({"num_workers": 1, **steps, **own})
 
-    def peak_bytes(self, case: str, config: TrainingConfig) -> int:
-        """Train, and return the most resident memory that a worker had."""
-        with peak_of_workers() as peaks:
-            run_training(
-                config,
-                str(self.folder / "pairs"),
-                str(self.folder / f"{case}-{config.zero_stage}-{config.num_workers}"),
-                tracking=TrackingConfig(uri=f"sqlite:///{self.folder}/mlflow.db"),
-            )
-        return max(peaks.values())
+    def peak_bytes(self, config: TrainingConfig) -> int:
+        """Train, and return the most resident memory that rank 0 had."""
+        with tempfile.TemporaryDirectory(dir=self.folder) as folder:
+            ranks = [self._start(config, Path(folder), rank) for rank in range(config.num_workers)]
+            outputs = [process.communicate()[0] for process in ranks]
+        for process, output in zip(ranks, outputs, strict=True):
+            assert process.returncode == 0, output
+        return int(outputs[0].split()[-1])
+
+    def _start(self, config: TrainingConfig, folder: Path, rank: int) -> subprocess.Popen[str]:
+        arguments = (self.folder / "pairs", folder / "output", rank, config.num_workers)
+        command = [sys.executable, "-m", "tests.training_memory_worker", config.model_dump_json()]
+        return subprocess.Popen(
+            [*command, *map(str, arguments), str(folder / "rendezvous")],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    @cached_property
+    def bare_bytes(self) -> tuple[int, int]:
+        """The same process at a negligible size: estimated and measured bytes."""
+        config = self.config("smallest")
+        return self._estimated(config), self.peak_bytes(config)
+
+    def compare(self, case: str, **changes: object) -> "Comparison":
+        """Estimate and measure a training."""
+        config = self.config(case, **changes)
+        bare_estimate, bare = self.bare_bytes
+        estimated, measured = self._estimated(config), self.peak_bytes(config)
+        return Comparison(estimated, measured, estimated - bare_estimate, measured - bare)
+
+    def _estimated(self, config: TrainingConfig) -> int:
+        prompt = longest_prompt(str(self.folder / "pairs"))
+        return estimate_memory(config, "cpu", prompt).total
 
 
-@contextmanager
-def peak_of_workers() -> Iterator[dict[int, int]]:
-    """The high-water mark in bytes of each Ray Train worker below this process, by its id."""
-    stop, peaks = threading.Event(), dict[int, int]()
-    known = {process.pid for process in _workers()}
+@dataclass(frozen=True)
+class Comparison:
+    """Bytes of rank 0: the whole process, and its increase over a negligible training."""
 
-    def sample() -> None:
-        while not stop.wait(0.1):
-            for process in _workers():
-                if process.pid not in known:
-                    peaks[process.pid] = max(peaks.get(process.pid, 0), _high_water(process.pid))
+    estimated: int
+    measured: int
+    estimated_increase: int
+    measured_increase: int
 
-    thread = threading.Thread(target=sample, daemon=True)
-    thread.start()
-    try:
-        yield peaks
-    finally:
-        stop.set()
-        thread.join()
+    @property
+    def ratio(self) -> float:
+        """Estimate by measurement, of the whole process."""
+        return self.estimated / self.measured
 
+    @property
+    def increase_ratio(self) -> float:
+        """Estimate by measurement, of the increase."""
+        return self.estimated_increase / self.measured_increase
 
-def _workers() -> list[psutil.Process]:
-    found = []
-    for process in psutil.Process().children(recursive=True):
-        try:
-            if "RayTrainWorker" in " ".join(process.cmdline()):
-                found.append(process)
-        except psutil.Error:  # ended meanwhile
-            continue
-    return found
-
-
-def _high_water(pid: int) -> int:
-    try:
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return 1024 * int(line.split()[1])
-    except OSError:  # ended meanwhile
-        pass
-    return 0
+    def __str__(self) -> str:
+        return (
+            f"process {self.estimated / _MIB:.0f} / {self.measured / _MIB:.0f} MiB ="
+            f" {self.ratio:.2f}, increase {self.estimated_increase / _MIB:.0f} /"
+            f" {self.measured_increase / _MIB:.0f} MiB = {self.increase_ratio:.2f}"
+        )

@@ -1,25 +1,17 @@
-"""One training worker as a process of its own: prints its memory at the end of its start and of it.
+"""One training worker as a process of its own, without Ray: prints its high-water mark in bytes.
 
 Usage: python -m tests.training_memory_worker CONFIG PAIRS OUTPUT RANK WORLD_SIZE RENDEZVOUS
 """
 
 import os
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 
-def resident(field: str) -> int:
-    """VmRSS or VmHWM in bytes."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(f"{field}:"):
-            return 1024 * int(line.split()[1])
-    raise RuntimeError(field)
-
-
 def main(config: str, pairs: str, output: str, rank: str, world_size: str, rendezvous: str) -> None:
     os.environ["LOCAL_RANK"] = rank
-    import deepspeed  # part of every worker
     import ray.train
     import torch.distributed as dist
 
@@ -31,15 +23,11 @@ def main(config: str, pairs: str, output: str, rank: str, world_size: str, rende
     def report(_: Any, *, checkpoint: Any, checkpoint_upload_fn: Any, **__: Any) -> None:
         threading.Thread(target=checkpoint_upload_fn, args=(checkpoint, "")).start()
 
-    import threading
-
-    assert deepspeed
     ray.train.report = report
     checkpoints.ray_checkpoint = str
     dist.init_process_group(
         "gloo", init_method=f"file://{rendezvous}", rank=int(rank), world_size=int(world_size)
     )
-    start = resident("VmRSS")
     job = TrainingJob(
         config=TrainingConfig.model_validate_json(config),
         pairs_uri=pairs,
@@ -50,12 +38,23 @@ def main(config: str, pairs: str, output: str, rank: str, world_size: str, rende
         attempt_uri=f"{output}/attempt",
         origin={"key": "k", "run_id": "r"},
     )
-    worker.Recorder = lambda job, rank: _Recorder()
+    worker.Recorder = _SilentRecorder
     worker.train_worker(job.model_dump(mode="json"))
-    print("MEMORY", start, resident("VmHWM"))
+    print(_high_water_mark())
 
 
-class _Recorder:
+def _high_water_mark() -> int:
+    """The most resident bytes so far; getrusage would give the parent's where those are more."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return 1024 * int(line.split()[1])
+    raise RuntimeError("no VmHWM in /proc/self/status")
+
+
+class _SilentRecorder:
+    def __init__(self, *_: Any) -> None:
+        pass
+
     def __getattr__(self, name: str) -> Any:
         return lambda *_, **__: None
 

@@ -207,9 +207,10 @@ def _phases(sharding: _Sharding, passes: PassBytes) -> dict[str, int]:
     accumulated = sharding.reduced if config.gradient_accumulation_steps > 1 else kept
     gathered = sharding.trained * size if config.zero_stage == 3 else 0
     on_gpu = sharding.buckets if sharding.device == "cuda" else 0
+    later = sum(_optimizer(sharding).values()) + sharding.held * _FP32  # not there yet
     averaged = sharding.held * size  # the trained values, while the averages are in their place
     return {
-        "encoding": passes.encoding,
+        "encoding": max(0, passes.encoding - later),
         "training pass": passes.training + accumulated + gathered + on_gpu,
         "gradient reduction": sharding.trained * size + sharding.buckets + sharding.reduced,
         "optimizer step": sharding.step + sharding.reduced,
