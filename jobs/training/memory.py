@@ -21,7 +21,7 @@ from jobs.training.worker import DTYPES, predictor_config
 _FP32 = 4
 _GIB = 2**30
 _TYPICAL_PROMPT = "a prompt of some length, as captions have it, " * 5
-_PROCESS_BYTES = {"cpu": 900 << 20, "cuda": 600 << 20}  # libraries; CUDA's context
+_PROCESS_BYTES = {"cpu": 800 << 20, "cuda": 600 << 20}  # libraries; CUDA's context
 _WRITING = 3  # copies of a checkpoint's share, while it is written, besides the share itself
 
 
