@@ -8,6 +8,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from transformers import SiglipVisionConfig, SiglipVisionModel
 
+from i2l_model.assets import asset_path, available_assets
 from i2l_model.errors import InputError
 from i2l_model.tower import VisionTower, check_sizes_or_source, load_tower
 
@@ -114,6 +115,32 @@ class ReferenceEncoder(VisionTower):
             intermediate_size=vision.intermediate_size,
             trainable=self.config.trainable,
         )
+
+
+def encoder_sizes(config: EncoderConfig) -> EncoderConfig:
+    """Return the same tower given by its sizes; of a pretrained one, only its config is read.
+
+    Raises:
+        InputError: If ``path_or_id`` holds no such config.
+    """
+    if config.path_or_id is None:
+        return config
+    shipped = config.path_or_id in available_assets()
+    source = str(asset_path(config.path_or_id)) if shipped else config.path_or_id
+    try:
+        vision: Any = SiglipVisionConfig.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        problem, fix = "has no readable config of a SigLIP vision tower", "check the name"
+        raise InputError("encoder.path_or_id", config.path_or_id, problem, fix) from error
+    return EncoderConfig(
+        image_size=vision.image_size,
+        patch_size=vision.patch_size,
+        hidden_size=vision.hidden_size,
+        num_layers=vision.num_hidden_layers,
+        num_heads=vision.num_attention_heads,
+        intermediate_size=vision.intermediate_size,
+        trainable=config.trainable,
+    )
 
 
 def _vision_config(config: EncoderConfig, pooled: bool) -> SiglipVisionConfig:

@@ -1,11 +1,13 @@
-"""What a predictor costs: parameters, bytes of its LoRA, memory to train and to infer."""
+"""What a predictor costs: parameters, bytes of its LoRA, memory to infer.
+
+What its training needs is estimated by `jobs.training.memory`.
+"""
 
 from dataclasses import dataclass
 
 from i2l_model.predictor import LoraPredictor
 
 _FP32, _BF16 = 4, 2
-_ADAM = 2 * _FP32  # two moments a trained weight
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +25,6 @@ class ModelInfo:
         lora_rank: Rank of a LoRA from one reference.
         lora_parameters: Numbers in that LoRA.
         lora_bytes: Their bytes by dtype, without the file's header; i2l predict writes float32.
-        train_bytes: Memory to train by kind, without the backbone's activations.
         infer_bytes: Memory to infer by kind, the backbone in bfloat16.
     """
 
@@ -37,7 +38,6 @@ class ModelInfo:
     lora_rank: int
     lora_parameters: int
     lora_bytes: dict[str, int]
-    train_bytes: dict[str, int]
     infer_bytes: dict[str, int]
 
 
@@ -69,28 +69,16 @@ def model_info(
         lora_rank=config.rank,
         lora_parameters=lora,
         lora_bytes={"float32": lora * _FP32, "bfloat16": lora * _BF16},
-        train_bytes={
-            "trained weights, fp32": trained * _FP32,
-            "gradients, fp32": trained * _FP32,
-            "Adam states, fp32": trained * _ADAM,
-            "weight average, fp32": trained * _FP32,
-            "frozen encoders, bf16": (total - trained) * _BF16,
-            "backbone, bf16": backbone,
-            "predictor activations of one LoRA, estimate": (numbers + lora) * _BF16,
-        },
         infer_bytes={
             "predictor weights, fp32": total * _FP32,
             "backbone, bf16": backbone,
-            "activations of one LoRA, estimate": (numbers // max(config.depth, 1) + lora) * _BF16,
+            "activations of one LoRA, estimate": (numbers + lora) * _BF16,
         },
     )
 
 
 def _activations(predictor: LoraPredictor, num_refs: int) -> int:
-    """Numbers kept for the backward: about 16 * dim a token and block (attention and MLP of 4).
-
-    Attention weights are not kept; a trained encoder's activations are not counted.
-    """
+    """Numbers of one block at work: about 16 * dim a token (attention and MLP of 4)."""
     config = predictor.config
     if config.version == 1:
         return 2 * num_refs * len(config.targets) * config.compress_dim
@@ -98,4 +86,4 @@ def _activations(predictor: LoraPredictor, num_refs: int) -> int:
     if config.dinov3 is not None:
         patches += (predictor.image_size // predictor.dinov3.vision.config.patch_size) ** 2
     tokens: int = predictor.heads.num_queries + num_refs * patches
-    return 16 * tokens * config.dim * config.depth
+    return 16 * tokens * config.dim

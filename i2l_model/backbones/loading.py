@@ -50,7 +50,7 @@ def load_backbone(
     Raises:
         InputError: If nothing is found there, it is of an unsupported class, or does not load.
     """
-    source, name, kind = _identify(path_or_id)
+    source, name, kind = identify(path_or_id)
     try:
         return _LOADERS[kind](source, name, dtype, torch.device(device))
     except InputError:
@@ -67,11 +67,15 @@ def backbone_class(path_or_id: str | Path) -> type[Backbone]:
     Raises:
         InputError: If nothing is found there, or it is of an unsupported class.
     """
-    return _CLASSES[_identify(path_or_id)[2]]
+    return _CLASSES[identify(path_or_id)[2]]
 
 
-def _identify(path_or_id: str | Path) -> tuple[str, str, str]:
-    """What is loaded from, the backbone's name and its class."""
+def identify(path_or_id: str | Path) -> tuple[str, str, str]:
+    """Return what is loaded from, the backbone's name, which holds no machine path, and its class.
+
+    Raises:
+        InputError: If nothing is found there, or it is of an unsupported class.
+    """
     source, name = _resolve(path_or_id)
     kind = _model_class(source, path_or_id)
     if kind not in _CLASSES:

@@ -83,6 +83,11 @@ class ZImageBackbone(Backbone):
         ).hidden_states[-2]
         return [rows[kept] for rows, kept in zip(hidden, mask, strict=True)]
 
+    def num_prompt_tokens(self, prompt: str) -> int:
+        """Tokens of a prompt with its chat template, after the cut."""
+        ids = self.tokenizer([self._chat_turn(prompt)])["input_ids"][0]
+        return min(len(ids), self.max_prompt_tokens)
+
     @property
     def max_prompt_tokens(self) -> int:
         """Longest caption in tokens, with its chat template."""

@@ -155,6 +155,17 @@ class TrainingConfig(BaseModel):
     zero_stage: Literal[0, 1, 2, 3] = Field(
         default=2, description="DeepSpeed ZeRO: 1 shards optimizer, 2 gradients, 3 weights too."
     )
+    offload_optimizer: bool = Field(
+        default=False,
+        description="Keep master weights, Adam's moments and the step in the machine's memory: less"
+        " of the GPU's, slower steps. Needs zero_stage >= 1.",
+    )
+    memory_gib: float | None = Field(
+        default=None,
+        gt=0,
+        description="Memory of one worker in GiB; a training that is estimated to need more does"
+        " not start. None takes what is found: the GPU's, or an equal share of this machine's.",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="cuda takes one GPU a worker; auto where Ray has enough."
     )
@@ -242,6 +253,10 @@ class TrainingConfig(BaseModel):
             raise ValueError(
                 f"max_refs ({self.max_refs}) must be <= predictor.max_refs"
                 f" ({self.predictor.max_refs}); raise the latter"
+            )
+        if self.offload_optimizer and self.zero_stage == 0:
+            raise ValueError(
+                f"offload_optimizer needs zero_stage >= 1, not {self.zero_stage}; raise zero_stage"
             )
         parts = self.num_workers * self.gradient_accumulation_steps
         if self.styles_per_step < parts:

@@ -8,22 +8,29 @@ from torch import nn
 
 from jobs.training.config import TrainingConfig
 
+BUCKET_NUMBERS = 200_000_000
+"""Gradients that are reduced at once; on a GPU ZeRO holds two buffers of that size."""
 _NEVER = 1_000_000_000  # steps between DeepSpeed's own log lines
 
 
 def deepspeed_config(config: TrainingConfig, device: str) -> dict[str, Any]:
     """DeepSpeed's dictionary."""
+    zero: dict[str, Any] = {
+        "stage": config.zero_stage,
+        "overlap_comm": device != "cpu",
+        "contiguous_gradients": True,
+        "reduce_bucket_size": BUCKET_NUMBERS,
+    }
+    if config.offload_optimizer:
+        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": device != "cpu"}
     return {
         "train_micro_batch_size_per_gpu": 1,  # read by DeepSpeed's own speed figures alone
         "gradient_accumulation_steps": config.gradient_accumulation_steps,
         "gradient_clipping": config.grad_clip,
         "steps_per_print": _NEVER,
         "bf16": {"enabled": config.precision == "bf16"},
-        "zero_optimization": {
-            "stage": config.zero_stage,
-            "overlap_comm": device != "cpu",
-            "contiguous_gradients": True,
-        },
+        "zero_optimization": zero,
+        "zero_force_ds_cpu_optimizer": False,  # DeepSpeed's own would be compiled
         "optimizer": {
             "type": "AdamW",
             "params": {

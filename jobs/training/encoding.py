@@ -9,9 +9,10 @@ import torch
 
 from i2l_model.backbones import Backbone
 from jobs.training.loading import Loaded
+from jobs.training.noise import GroupNoise
 from jobs.training.objective import References, Supervision
 from jobs.training.pair_index import PairIndex
-from jobs.training.sampling import GroupNoise, StyleBatch
+from jobs.training.sampling import StyleBatch
 
 
 @dataclass(frozen=True, slots=True)

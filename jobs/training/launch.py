@@ -12,10 +12,9 @@ from i2l_model.errors import InputError
 from jobs import storage
 from jobs.cluster import worker_errors
 from jobs.training.config import TrainingConfig
+from jobs.training.entry import TrainingDiverged, train_worker
 from jobs.training.job import TrainingJob
 from jobs.training.ray_storage import ray_filesystem
-from jobs.training.trainer import TrainingDiverged
-from jobs.training.worker import train_worker
 from jobs.training.worker_processes import WorkerProcesses
 
 _RAY_TIMEOUT = "RAY_TRAIN_COLLECTIVE_TIMEOUT_S"

@@ -11,7 +11,7 @@ from i2l_model.predictor import LoraPredictor, PredictorConfig
 from jobs import storage
 from jobs.training.config import PredictorOptions, TrainingConfig
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def load_frozen_backbone(config: TrainingConfig, device: str) -> Backbone:
@@ -22,7 +22,7 @@ def load_frozen_backbone(config: TrainingConfig, device: str) -> Backbone:
         device: "cpu", or "cuda" for the process's own GPU.
     """
     place = "cpu" if device == "cpu" else f"cuda:{torch.cuda.current_device()}"
-    return load_backbone(config.backbone, dtype=_DTYPES[config.precision], device=place)
+    return load_backbone(config.backbone, dtype=DTYPES[config.precision], device=place)
 
 
 def build_predictor(

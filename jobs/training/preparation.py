@@ -43,6 +43,18 @@ def check_pairs(config: TrainingConfig, pairs_uri: str) -> None:
         logger.warning("%s has no val shards: the last weights are kept, unmeasured", pairs_uri)
 
 
+def longest_prompt(pairs_uri: str) -> str | None:
+    """The longest prompt of the pairs; None where there is no index."""
+    index = storage.join_uri(pairs_uri, "index.parquet")
+    if not storage.exists(index):
+        return None
+    table = pyarrow.parquet.read_table(
+        io.BytesIO(storage.read_bytes(index)), columns=["target_prompt"]
+    )
+    prompts: list[str] = table["target_prompt"].to_pylist()
+    return max(prompts, key=len, default=None)
+
+
 def materialise_init(
     config: TrainingConfig, init_from: str | None, output_uri: str, tracking: TrackingConfig
 ) -> str | None:

@@ -25,6 +25,7 @@ from jobs.training.job import (
     TrainingJob,
 )
 from jobs.training.launch import choose_device, fit_workers
+from jobs.training.memory_limit import check_memory
 from jobs.training.patience import patiently
 from jobs.training.preparation import check_pairs, describe_origin, materialise_init
 from jobs.training.progress_stream import ProgressFollower
@@ -94,6 +95,7 @@ def run_training(
     if finished is not None:
         logger.info("%s holds this training already", output_uri)
         return finished
+    check_memory(config, pairs_uri)
 
     attempt_uri = checkpoints.start_attempt(
         storage.join_uri(output_uri, CHECKPOINTS_FOLDER, origin["key"][:_KEY_LENGTH])

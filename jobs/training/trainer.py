@@ -21,15 +21,17 @@ from jobs.training.checkpointing import Checkpointer
 from jobs.training.checkpoints import TrainerState
 from jobs.training.deepspeed_config import optimizer_step, set_learning_rate
 from jobs.training.encoding import encode_batch, supervise
+from jobs.training.entry import TrainingDiverged
 from jobs.training.epochs import StyleRecord, count_epochs
 from jobs.training.feed import BatchFeed
 from jobs.training.grid import validation_grid
 from jobs.training.job import TrainingJob
+from jobs.training.noise import draw_noise
 from jobs.training.objective import StyleObjective
 from jobs.training.patience import patiently
 from jobs.training.recorder import Recorder
 from jobs.training.results import publish_results
-from jobs.training.sampling import StyleBatch, StyleSampler, describe_batch, draw_noise
+from jobs.training.sampling import StyleBatch, StyleSampler, describe_batch
 from jobs.training.step_metrics import StepMetrics
 from jobs.training.validation import Validator
 
@@ -38,10 +40,6 @@ _SLOW_INPUT = 0.05  # share of the step time from which the progress line tells 
 _SPIKE_DECAY = 0.98  # of the running mean that a loss is compared with
 
 _Result = TypeVar("_Result")
-
-
-class TrainingDiverged(RuntimeError):
-    """Too many steps in a row had no finite gradient, or a loss far above those before."""
 
 
 @dataclass

@@ -13,8 +13,9 @@ from jobs.training.buckets import Buckets
 from jobs.training.config import HIGH_SIGMA, TrainingConfig
 from jobs.training.encoding import by_shape, encode_batch, references_of
 from jobs.training.loading import BatchLoader
+from jobs.training.noise import fixed_noise
 from jobs.training.objective import StyleObjective, Supervision, supervised_loss
-from jobs.training.sampling import StyleBatch, fixed_noise, stack_groups
+from jobs.training.sampling import StyleBatch, stack_groups
 
 _VALIDATION = 1_000_003  # keeps validation's random choices apart from training's
 CONDITIONS = ("right", "wrong", "null")

@@ -25,12 +25,8 @@ from jobs.training.worker_processes import limit_collectives
 _LAST_WORDS_S = 10.0  # for what a failing run still has to say
 
 
-def train_worker(settings: dict[str, Any]) -> None:
-    """Train one rank from the newest checkpoint to the last step.
-
-    Args:
-        settings: A `TrainingJob` as JSON-ready values.
-    """
+def train(settings: dict[str, Any]) -> None:
+    """Do what `jobs.training.entry` says."""
     job = TrainingJob.model_validate(settings)
     config = job.config
     torch.set_num_threads(config.threads_per_worker)

@@ -109,14 +109,14 @@ def _as_text(info: "ModelInfo") -> str:
         **{f"file bytes, {dtype}": size for dtype, size in info.lora_bytes.items()},
     }
     lines += _table("LoRA of one reference", counts, "{:,}")
-    for title, sizes in (("to train", info.train_bytes), ("to infer", info.infer_bytes)):
-        shown = {**sizes, "total": sum(sizes.values())}
-        gib = {name: size / 2**30 for name, size in shown.items()}
-        lines += _table(f"memory {title}, GiB", gib, "{:,.3f}")
+    shown = {**info.infer_bytes, "total": sum(info.infer_bytes.values())}
+    gib = {name: size / 2**30 for name, size in shown.items()}
+    lines += _table("memory to infer, GiB", gib, "{:,.3f}")
     without = "the backbone's activations"
     if info.num_backbone_parameters is None:
         without = "the backbone"
-    return "\n".join([*lines, f"memory is without {without}, of 4 references a LoRA"])
+    lines.append(f"memory is without {without}, of 4 references a LoRA")
+    return "\n".join([*lines, "i2l train --dry-run estimates the memory to train"])
 
 
 def _table(title: str, values: dict[str, int] | dict[str, float], form: str) -> list[str]:

@@ -54,6 +54,8 @@ def train(
     """Train a predictor; the same command continues a training that was stopped."""
     settings = read_recipe(recipe, overrides, {"training.profile": profile or None})
     if dry_run:
+        from jobs.training.memory_limit import check_memory
+
         print_settings(
             pairs=pairs,
             output=output,
@@ -61,6 +63,9 @@ def train(
             training=settings.training,
             tracking=settings.tracking,
         )
+        estimate = check_memory(settings.training, pairs)
+        if estimate is not None:
+            print_settings(memory_of_a_worker=estimate.described())
         return
     from jobs.training.run import run_training
     from pipelines.predictors import warm_started

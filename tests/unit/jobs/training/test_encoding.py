@@ -14,8 +14,9 @@ from jobs.training.encoding import EncodedBatch, encode_batch, supervise
 from jobs.training.inputs import TrainingInputs, open_loader
 from jobs.training.loading import LATENTS, PROMPTS, TOKENS, BatchLoader
 from jobs.training.models import build_predictor
+from jobs.training.noise import GroupNoise, draw_noise
 from jobs.training.objective import StyleObjective
-from jobs.training.sampling import GroupNoise, StyleSampler, draw_noise
+from jobs.training.sampling import StyleSampler
 from tests.training_inputs import encode_inputs
 
 SIZES = {"ref_size": 32, "target_size": 64}

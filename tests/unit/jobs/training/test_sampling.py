@@ -7,8 +7,9 @@ import torch
 from i2l_model.backbones import Backbone
 from jobs.training.buckets import Buckets
 from jobs.training.config import SigmaBand, TrainingConfig
+from jobs.training.noise import draw_noise, fixed_noise
 from jobs.training.pair_index import NO_REF, PairIndex
-from jobs.training.sampling import StyleSampler, draw_noise, fixed_noise
+from jobs.training.sampling import StyleSampler
 
 LATENT = (8, 16, 16)
 

@@ -12,10 +12,11 @@ from jobs.registry.tracking import TrackingConfig
 from jobs.training import checkpointing, worker
 from jobs.training.checkpoints import checkpoint_name, share_name
 from jobs.training.config import TrainingConfig
+from jobs.training.entry import TrainingDiverged
 from jobs.training.inputs import TrainingInputs
 from jobs.training.job import TrainingJob
 from jobs.training.recorder import Recorder
-from jobs.training.trainer import Trainer, TrainingDiverged
+from jobs.training.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("process_group")
 
@@ -228,3 +229,20 @@ def test_too_many_steps_without_a_finite_gradient_end_the_run(workshop: Workshop
     with pytest.raises(TrainingDiverged, match=r"at step [45]; .* 3 steps in a row: lower"):
         run(trainer, 0, 9)
     assert len(list((workshop.folder / "output" / "skipped").iterdir())) == 3
+
+
+@pytest.mark.parametrize("zero_stage", [1, 2, 3])
+def test_an_offloaded_optimizer_trains_the_same_and_goes_on(
+    workshop: Workshop, zero_stage: int
+) -> None:
+    plain = workshop.build(zero_stage=zero_stage)
+    run(plain, 0, 6)
+    expected = plain.average.whole_state()
+    offloaded = workshop.build(zero_stage=zero_stage, offload_optimizer=True)
+    run(offloaded, 0, 3)
+    offloaded.checkpoint(3)
+    resumed = workshop.build(zero_stage=zero_stage, offload_optimizer=True)
+    resumed.restore()
+    for trainer in (offloaded, resumed):
+        run(trainer, 3, 6)
+        assert_equal(trainer.average.whole_state(), expected)

@@ -19,8 +19,6 @@ def test_a_released_backbone_needs_no_weights(workspace, capsys):
     trained = info["num_trained"]
     encoder = info["num_parameters"]["encoder"]
     assert trained == sum(info["num_parameters"].values()) - encoder
-    assert info["train_bytes"]["Adam states, fp32"] == 8 * trained
-    assert info["train_bytes"]["frozen encoders, bf16"] == 2 * encoder
 
 
 def test_the_shipped_predictor_as_text(workspace, capsys):

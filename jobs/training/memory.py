@@ -1,0 +1,250 @@
+"""The memory that one training worker needs, estimated before anything is loaded.
+
+What is there all the time is counted from the sizes of the weights and DeepSpeed's sharding of
+them; what a pass needs comes from running it on the meta device (`memory_passes`). All is for
+rank 0, which needs the most.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from i2l_model.backbones.on_meta import backbone_on_meta
+from i2l_model.encoder import encoder_sizes
+from i2l_model.predictor_sizes import on_meta
+from jobs.training.config import TrainingConfig
+from jobs.training.deepspeed_config import BUCKET_NUMBERS
+from jobs.training.memory_passes import MetaModels, PassBytes, trace_passes
+from jobs.training.models import DTYPES, predictor_config
+
+_FP32 = 4
+_GIB = 2**30
+_TYPICAL_PROMPT = "a prompt of some length, as captions have it, " * 5
+_PROCESS_BYTES = {"cpu": 800 << 20, "cuda": 600 << 20}  # libraries; CUDA's context
+_WRITING = 3  # copies of a checkpoint's share, while it is written, besides the share itself
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """Bytes of one worker, rank 0.
+
+    Attributes:
+        num_parameters: Parameters by part.
+        kept: Bytes on the worker's device that are there all the time.
+        phases: Bytes that a phase of the training needs besides; never two at once.
+        parts: What the phase "training pass" holds, by part; not all at the same time.
+        host: Bytes in the machine's memory; on a CPU they add to the others.
+        device: "cpu" or "cuda".
+    """
+
+    num_parameters: dict[str, int]
+    kept: dict[str, int]
+    phases: dict[str, int]
+    parts: dict[str, int]
+    host: dict[str, int]
+    device: str
+
+    @property
+    def total(self) -> int:
+        """The most bytes at one time on the worker's device."""
+        host = sum(self.host.values()) if self.device == "cpu" else 0
+        return sum(self.kept.values()) + max(self.phases.values()) + host
+
+    def described(self) -> dict[str, Any]:
+        """The estimate for people: parameters, and GiB by part."""
+        tables = {
+            "all the time": self.kept,
+            "at times, of which the greatest counts": self.phases,
+            "parts of the training pass": self.parts,
+            "in the machine's memory": self.host,
+        }
+        return {
+            "parameters": self.num_parameters,
+            "device": self.device,
+            "GiB": {
+                **{
+                    title: {part: round(size / _GIB, 3) for part, size in table.items()}
+                    for title, table in tables.items()
+                },
+                "peak": round(self.total / _GIB, 3),
+            },
+        }
+
+    @property
+    def greatest_phase(self) -> str:
+        """The phase that needs the most."""
+        return max(self.phases, key=lambda phase: self.phases[phase])
+
+
+@dataclass(frozen=True)
+class _Sharding:
+    """How DeepSpeed lays out ``trained`` parameters over the workers, in bytes a worker."""
+
+    trained: int
+    itemsize: int
+    config: TrainingConfig
+    device: str
+
+    @property
+    def share(self) -> int:
+        """Parameters whose optimizer states this worker holds."""
+        workers = self.config.num_workers if self.config.zero_stage >= 1 else 1
+        return -(-self.trained // workers)
+
+    @property
+    def held(self) -> int:
+        """Parameters whose weights this worker holds all the time."""
+        return self.share if self.config.zero_stage == 3 else self.trained
+
+    @property
+    def masters(self) -> int:
+        """Float32 copies, which ZeRO makes of float32 weights too."""
+        plain = self.config.zero_stage == 0 and self.itemsize == _FP32
+        return 0 if plain else self.share * _FP32
+
+    @property
+    def reduced(self) -> int:
+        """Gradients that wait for the optimizer."""
+        held = self.share if self.config.zero_stage >= 2 else self.trained
+        return held * self.itemsize
+
+    @property
+    def buckets(self) -> int:
+        """Buffers of gradients on their way; on a CPU their untouched pages need nothing."""
+        if self.config.zero_stage == 0:
+            return 0
+        if self.device == "cpu":
+            return min(BUCKET_NUMBERS, self.trained) * self.itemsize
+        return 2 * BUCKET_NUMBERS * self.itemsize
+
+    @property
+    def step(self) -> int:
+        """An optimizer step: gradients in float32 and Adam's temporary tensors."""
+        gradient = self.share * (self.itemsize + (_FP32 if self.itemsize != _FP32 else 0))
+        return gradient + 2 * self.share * _FP32
+
+
+def estimate_memory(
+    config: TrainingConfig, device: str, longest_prompt: str | None = None
+) -> MemoryEstimate:
+    """Estimate what one worker needs.
+
+    Args:
+        config: The training.
+        device: "cpu" or "cuda".
+        longest_prompt: The longest prompt of the pairs; None takes one of 230 characters.
+
+    Raises:
+        InputError: If backbone or encoder are neither released models nor folders that are here.
+    """
+    models = meta_models(config, longest_prompt or _TYPICAL_PROMPT)
+    passes = trace_passes(models, config)
+    trained = _count(models.predictor, trained=True)
+    frozen = _count(models.predictor, trained=False)
+    sharding = _Sharding(trained, models.backbone.dtype.itemsize, config, device)
+    kept = {**_weights(models, sharding, frozen), **_optimizer(sharding)}
+    kept["the process itself"] = _PROCESS_BYTES[device]
+    if config.offload_optimizer and device == "cuda":
+        offloaded = _optimizer(sharding)
+        kept = {name: size for name, size in kept.items() if name not in offloaded}
+    host = _host(sharding, trained + frozen)
+    if config.offload_optimizer and device == "cuda":
+        host |= offloaded
+    return MemoryEstimate(
+        num_parameters=_num_parameters(models, trained, frozen),
+        kept=kept,
+        phases=_phases(sharding, passes),
+        parts={
+            "predictor activations": passes.predictor_activations,
+            "backbone activations": passes.backbone_activations,
+            "gradients": trained * sharding.itemsize,
+            "gradient buckets": sharding.buckets,
+        },
+        host=host,
+        device=device,
+    )
+
+
+def meta_models(config: TrainingConfig, prompt: str) -> MetaModels:
+    """Build backbone and predictor on the meta device."""
+    dtype = DTYPES[config.precision]
+    backbone = backbone_on_meta(config.backbone, dtype)
+    if config.gradient_checkpointing:
+        backbone.enable_gradient_checkpointing()
+    options = config.predictor
+    encoder = options.encoder
+    if encoder.path_or_id is not None:  # its sizes, not its weights
+        encoder = encoder_sizes(encoder)
+    options = options.model_copy(update={"encoder": encoder})
+    predictor = on_meta(predictor_config(options, backbone)).to(dtype).train()
+    return MetaModels(predictor, backbone, prompt, backbone.image_size)
+
+
+def _weights(models: MetaModels, sharding: _Sharding, frozen: int) -> dict[str, int]:
+    backbone: Any = models.backbone
+    beside = [getattr(backbone, name, None) for name in ("vae", "text_encoder")]
+    return {
+        "trained weights": sharding.held * sharding.itemsize,
+        "frozen encoders": frozen * sharding.itemsize,
+        "backbone": _bytes(backbone.transformer),
+        "VAE and text encoder": sum(_bytes(module) for module in beside if module is not None),
+        "weight average": sharding.held * _FP32,
+    }
+
+
+def _optimizer(sharding: _Sharding) -> dict[str, int]:
+    """What moves to the machine's memory when the optimizer is offloaded."""
+    return {
+        "fp32 master copies": sharding.masters,
+        "Adam moments": 2 * sharding.share * _FP32,
+    }
+
+
+def _phases(sharding: _Sharding, passes: PassBytes) -> dict[str, int]:
+    config, size = sharding.config, sharding.itemsize
+    kept = sharding.reduced if config.zero_stage == 3 else 0  # ZeRO-3 never frees them
+    accumulated = sharding.reduced if config.gradient_accumulation_steps > 1 else kept
+    gathered = sharding.trained * size if config.zero_stage == 3 else 0
+    on_gpu = sharding.buckets if sharding.device == "cuda" else 0
+    later = sum(_optimizer(sharding).values()) + sharding.held * _FP32  # not there yet
+    averaged = sharding.held * size  # the trained values, while the averages are in their place
+    return {
+        "encoding": max(0, passes.encoding - later),
+        "training pass": passes.training + accumulated + gathered + on_gpu,
+        "gradient reduction": sharding.trained * size + sharding.buckets + sharding.reduced,
+        "optimizer step": sharding.step + sharding.reduced,
+        "validation": passes.validation + averaged + gathered + kept,
+        "picture": passes.picture + averaged + kept,
+    }
+
+
+def _host(sharding: _Sharding, num_predictor: int) -> dict[str, int]:
+    best = sharding.trained * _FP32
+    share = 4 * -(-sharding.trained // sharding.config.num_workers) * _FP32
+    return {
+        "best weights": best,
+        "copy for export": num_predictor * _FP32,
+        "checkpoint copy": share,
+        "checkpoint being written": _WRITING * max(share, best),
+    }
+
+
+def _num_parameters(models: MetaModels, trained: int, frozen: int) -> dict[str, int]:
+    backbone: Any = models.backbone
+    parts = {"backbone": backbone.transformer}
+    parts |= {name: getattr(backbone, name, None) for name in ("vae", "text_encoder")}
+    counts = {name: _count(module) for name, module in parts.items() if module is not None}
+    return {"predictor, trained": trained, "encoders, frozen": frozen, **counts}
+
+
+def _count(module: nn.Module, trained: bool | None = None) -> int:
+    return sum(
+        parameter.numel()
+        for parameter in module.parameters()
+        if trained is None or parameter.requires_grad == trained
+    )
+
+
+def _bytes(module: nn.Module) -> int:
+    return sum(parameter.nbytes for parameter in module.parameters())

@@ -1,0 +1,66 @@
+"""One training worker as a process of its own, without Ray: prints its high-water mark in bytes.
+
+Usage: python -m tests.training_memory_worker CONFIG INPUTS OUTPUT RANK WORLD_SIZE RENDEZVOUS
+"""
+
+import os
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+
+def main(
+    config: str, inputs: str, output: str, rank: str, world_size: str, rendezvous: str
+) -> None:
+    os.environ["LOCAL_RANK"] = rank
+    import ray.train
+    import torch.distributed as dist
+
+    from jobs.registry.tracking import TrackingConfig
+    from jobs.training import checkpointing, worker
+    from jobs.training.config import TrainingConfig
+    from jobs.training.inputs import TrainingInputs
+    from jobs.training.job import TrainingJob
+
+    def report(_: Any, *, checkpoint: Any, checkpoint_upload_fn: Any, **__: Any) -> None:
+        threading.Thread(target=checkpoint_upload_fn, args=(checkpoint, "")).start()
+
+    ray.train.report = report
+    checkpointing.ray_checkpoint = str
+    dist.init_process_group(
+        "gloo", init_method=f"file://{rendezvous}", rank=int(rank), world_size=int(world_size)
+    )
+    job = TrainingJob(
+        config=TrainingConfig.model_validate_json(config),
+        inputs=TrainingInputs.model_validate_json(inputs),
+        output_uri=output,
+        tracking=TrackingConfig(uri=f"sqlite:///{output}-mlflow.db"),
+        device="cpu",
+        init_uri=None,
+        attempt_uri=f"{output}/attempt",
+        origin={"key": "k", "run_id": "r"},
+    )
+    worker.Recorder = _SilentRecorder
+    worker.train(job.model_dump(mode="json"))
+    print(_high_water_mark())
+
+
+def _high_water_mark() -> int:
+    """The most resident bytes so far; getrusage would give the parent's where those are more."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return 1024 * int(line.split()[1])
+    raise RuntimeError("no VmHWM in /proc/self/status")
+
+
+class _SilentRecorder:
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *_, **__: None
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
