@@ -5,64 +5,14 @@
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 from transformers import DINOv3ViTConfig, DINOv3ViTModel
 
 from i2l_model.errors import InputError
-from i2l_model.tower import VisionTower, check_sizes_or_source, load_tower
+from i2l_model.tower import VisionTower, load_tower
+from i2l_model.tower_config import Dinov3Config
 
 _MEAN = (0.485, 0.456, 0.406)  # of ImageNet, for pixels in [0, 1]
 _STD = (0.229, 0.224, 0.225)
-_SIZES = (
-    "patch_size",
-    "hidden_size",
-    "num_layers",
-    "num_heads",
-    "intermediate_size",
-    "num_registers",
-    "gated_mlp",
-    "query_bias",
-    "key_bias",
-    "value_bias",
-    "hidden_act",
-)
-
-
-class Dinov3Config(BaseModel):
-    """A DINOv3 tower: pretrained, or a new one of the given sizes."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    path_or_id: str | None = Field(
-        None, description="Pretrained tower: folder or hub id. None builds one from the sizes."
-    )
-    patch_size: int | None = Field(None, ge=1, description="Side of a patch in pixels.")
-    hidden_size: int | None = Field(None, ge=1, description="Features of a token.")
-    num_layers: int | None = Field(None, ge=1, description="Transformer layers.")
-    num_heads: int | None = Field(None, ge=1, description="Attention heads.")
-    intermediate_size: int | None = Field(None, ge=1, description="Width of the MLPs.")
-    num_registers: int | None = Field(None, ge=0, description="Register tokens.")
-    gated_mlp: bool | None = Field(None, description="SwiGLU instead of a plain MLP.")
-    query_bias: bool | None = Field(None, description="Whether queries have a bias.")
-    key_bias: bool | None = Field(None, description="Whether keys have a bias.")
-    value_bias: bool | None = Field(None, description="Whether values have a bias.")
-    hidden_act: str | None = Field(None, description="Activation of the MLPs: gelu or silu.")
-    trainable: bool = Field(
-        False, description="Train the tower with the predictor; False freezes its weights."
-    )
-
-    @model_validator(mode="after")
-    def _check_sizes(self) -> "Dinov3Config":
-        sizes = {name: getattr(self, name) for name in _SIZES}
-        check_sizes_or_source(self.path_or_id, sizes)
-        if self.path_or_id is not None:
-            return self
-        missing = [name for name, size in sizes.items() if size is None]
-        if missing:
-            raise ValueError(f"{missing[0]} is missing; give it, or path_or_id")
-        if sizes["hidden_size"] % (4 * sizes["num_heads"]):  # rotary features of two axes
-            raise ValueError("hidden_size must be a multiple of 4 * num_heads")
-        return self
 
 
 class Dinov3Encoder(VisionTower):

@@ -5,60 +5,12 @@
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 from transformers import SiglipVisionConfig, SiglipVisionModel
 
 from i2l_model.assets import asset_path, available_assets
 from i2l_model.errors import InputError
-from i2l_model.tower import VisionTower, check_sizes_or_source, load_tower
-
-_TINY_SIZES = dict(image_size=64, patch_size=8, hidden_size=128, num_layers=4, num_heads=4)  # noqa: C408
-_SIZES = (*_TINY_SIZES, "intermediate_size")
-
-
-class EncoderConfig(BaseModel):
-    """Which vision tower reads the references: pretrained, or a new one of the given sizes."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    path_or_id: str | None = Field(
-        None,
-        description="Pretrained SigLIP or fixed-resolution SigLIP2 tower: folder or hub id. None "
-        "builds a new tower from the sizes below.",
-    )
-    image_size: int | None = Field(None, ge=1, description="Side of the input in pixels.")
-    patch_size: int | None = Field(None, ge=1, description="Side of a patch in pixels.")
-    hidden_size: int | None = Field(None, ge=1, description="Features of a token.")
-    num_layers: int | None = Field(None, ge=1, description="Transformer layers.")
-    num_heads: int | None = Field(None, ge=1, description="Attention heads.")
-    intermediate_size: int | None = Field(
-        None, ge=1, description="Width of the MLPs; 4 * hidden_size where not set."
-    )
-    trainable: bool = Field(
-        False, description="Train the tower with the predictor; False freezes its weights."
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _complete_sizes(cls, values: Any) -> Any:
-        if not isinstance(values, dict) or values.get("path_or_id") is not None:
-            return values
-        sizes = {**_TINY_SIZES, **{key: size for key, size in values.items() if size is not None}}
-        if isinstance(sizes["hidden_size"], int):
-            sizes.setdefault("intermediate_size", 4 * sizes["hidden_size"])
-        return sizes
-
-    @model_validator(mode="after")
-    def _check_sizes(self) -> "EncoderConfig":
-        sizes = {name: getattr(self, name) for name in _SIZES}
-        check_sizes_or_source(self.path_or_id, sizes)
-        if self.path_or_id is not None:
-            return self
-        if sizes["image_size"] % sizes["patch_size"]:
-            raise ValueError("image_size must be a multiple of patch_size")
-        if sizes["hidden_size"] % sizes["num_heads"]:
-            raise ValueError("hidden_size must be a multiple of num_heads")
-        return self
+from i2l_model.tower import VisionTower, load_tower
+from i2l_model.tower_config import EncoderConfig
 
 
 class ReferenceEncoder(VisionTower):

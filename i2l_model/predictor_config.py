@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from i2l_model.dinov3 import Dinov3Config
-from i2l_model.encoder import EncoderConfig
 from i2l_model.errors import InputError
 from i2l_model.lora.factors import LoraTarget
+from i2l_model.tower_config import Dinov3Config, EncoderConfig
 
 if TYPE_CHECKING:
     from i2l_model.backbones.base import Backbone

@@ -9,10 +9,9 @@ from typing import Literal
 import torch
 
 from i2l_model.backbones.released import released
-from i2l_model.dinov3 import Dinov3Config
-from i2l_model.encoder import EncoderConfig
 from i2l_model.predictor import LoraPredictor
 from i2l_model.predictor_config import PredictorConfig
+from i2l_model.tower_config import Dinov3Config, EncoderConfig
 
 SIGLIP2_GIANT_384 = EncoderConfig(  # google/siglip2-giant-opt-patch16-384
     image_size=384,

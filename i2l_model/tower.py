@@ -4,7 +4,6 @@
 
 import contextlib
 import hashlib
-from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -65,18 +64,6 @@ class VisionTower(nn.Module):
             raise InputError(
                 "images", shape, f"must be (B, 3, {size}, {size})", "resize them first"
             )
-
-
-def check_sizes_or_source(path_or_id: str | None, sizes: Mapping[str, Any]) -> None:
-    """Raise ValueError if a tower's config has both a source and sizes.
-
-    Args:
-        path_or_id: Where the tower comes from, or None.
-        sizes: Its sizes by name, None for those not set.
-    """
-    given = [name for name, size in sizes.items() if size is not None]
-    if path_or_id is not None and given:
-        raise ValueError(f"{given[0]} comes from path_or_id; leave one of the two out")
 
 
 def load_tower(model_class: Any, path_or_id: str, field: str, kind: str) -> Any:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from i2l_model.encoder import EncoderConfig, ReferenceEncoder
+from i2l_model.encoder import ReferenceEncoder
+from i2l_model.tower_config import EncoderConfig
 from jobs.backbone.dataset import RenderedImages
 from jobs.backbone.fitting import FitConfig, fit
 from jobs.mining.filter_bank import filter_bank

@@ -5,8 +5,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from i2l_model.dinov3 import Dinov3Config
-from i2l_model.encoder import EncoderConfig
+from i2l_model.tower_config import Dinov3Config, EncoderConfig
 
 HIGH_SIGMA = 0.7  # above this noise level the noisy latents no longer show the style themselves
 

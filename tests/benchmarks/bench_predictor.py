@@ -11,11 +11,11 @@ from pathlib import Path
 import torch
 
 from i2l_model.backbones import load_backbone
-from i2l_model.encoder import EncoderConfig
 from i2l_model.lora.factors import LoraFactors
 from i2l_model.lora.files import save_lora
 from i2l_model.predictor import LoraPredictor, PredictorConfig
 from i2l_model.predictor_sizes import full_size_config
+from i2l_model.tower_config import EncoderConfig
 from tests.machine_rates import device, flops, measure_rates, peak_gib, seconds
 
 REFS = 4

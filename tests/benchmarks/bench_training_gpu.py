@@ -12,8 +12,8 @@ import torch
 from i2l_model.backbones import load_backbone
 from i2l_model.backbones.released import released
 from i2l_model.backbones.zimage import ZImageBackbone
-from i2l_model.encoder import EncoderConfig
 from i2l_model.predictor import LoraPredictor, PredictorConfig
+from i2l_model.tower_config import EncoderConfig
 from tests.machine_rates import flops, measure_rates, peak_gib, seconds
 
 pytestmark = pytest.mark.gpu

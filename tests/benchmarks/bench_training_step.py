@@ -12,8 +12,8 @@ from diffusers import ZImageTransformer2DModel
 
 from i2l_model.backbones import Backbone, load_backbone
 from i2l_model.backbones.zimage import ZImageBackbone
-from i2l_model.encoder import EncoderConfig
 from i2l_model.predictor import LoraPredictor, PredictorConfig
+from i2l_model.tower_config import EncoderConfig
 from tests.machine_rates import device, flops, measure_rates, peak_gib, seconds
 
 REFS = 2

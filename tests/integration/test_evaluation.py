@@ -9,12 +9,12 @@ from diffusers import ZImagePipeline
 from safetensors.torch import load_file
 
 from i2l_model.backbones.tiny import build_tiny_zimage
-from i2l_model.encoder import EncoderConfig
 from i2l_model.errors import InputError
 from i2l_model.lora.files import load_lora
 from i2l_model.lora.injection import inject_lora
 from i2l_model.lora.pipelines import adapted_modules
 from i2l_model.predictor import LoraPredictor, PredictorConfig
+from i2l_model.tower_config import EncoderConfig
 from jobs.evaluation import workers
 from jobs.evaluation.config import EvaluationConfig, GateConfig
 from jobs.evaluation.gate import decide

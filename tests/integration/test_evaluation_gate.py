@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from i2l_model.backbones.tiny import build_tiny_zimage
-from i2l_model.encoder import EncoderConfig
 from i2l_model.predictor import LoraPredictor, PredictorConfig
+from i2l_model.tower_config import EncoderConfig
 from jobs.corpus.render import render
 from jobs.corpus.styles import sample_style
 from jobs.evaluation import models as evaluation_models

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from i2l_model.dinov3 import Dinov3Config, Dinov3Encoder
-from i2l_model.encoder import EncoderConfig
+from i2l_model.dinov3 import Dinov3Encoder
 from i2l_model.errors import InputError
 from i2l_model.pooled_predictor import PooledPredictor
 from i2l_model.predictor import LoraPredictor, PredictorConfig
 from i2l_model.query_predictor import QueryPredictor
+from i2l_model.tower_config import Dinov3Config, EncoderConfig
 
 ENCODER = EncoderConfig(image_size=32, patch_size=8, hidden_size=24, num_layers=1, num_heads=2)
 DINOV3 = Dinov3Config(

@@ -5,9 +5,10 @@ import torch
 from pydantic import ValidationError
 from transformers import DINOv3ViTModel
 
-from i2l_model.dinov3 import Dinov3Config, Dinov3Encoder
-from i2l_model.encoder import EncoderConfig, ReferenceEncoder
+from i2l_model.dinov3 import Dinov3Encoder
+from i2l_model.encoder import ReferenceEncoder
 from i2l_model.errors import InputError
+from i2l_model.tower_config import Dinov3Config, EncoderConfig
 from tests.tiny_checkpoints import damage_weights
 
 SIZES = {

@@ -5,8 +5,9 @@ import torch
 from pydantic import ValidationError
 from transformers import SiglipConfig, SiglipModel, SiglipTextConfig, SiglipVisionConfig
 
-from i2l_model.encoder import EncoderConfig, ReferenceEncoder
+from i2l_model.encoder import ReferenceEncoder
 from i2l_model.errors import InputError
+from i2l_model.tower_config import EncoderConfig
 
 SIZES = {"image_size": 32, "patch_size": 8, "hidden_size": 24, "num_layers": 2, "num_heads": 2}
 

@@ -5,11 +5,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from i2l_model.encoder import EncoderConfig, ReferenceEncoder
+from i2l_model.encoder import ReferenceEncoder
 from i2l_model.errors import InputError
 from i2l_model.flow import add_noise, flow_loss
 from i2l_model.lora.factors import LoraFactors
 from i2l_model.predictor import LoraPredictor, PredictorConfig
+from i2l_model.tower_config import EncoderConfig
 
 ENCODER = EncoderConfig(image_size=32, patch_size=8, hidden_size=24, num_layers=1, num_heads=2)
 

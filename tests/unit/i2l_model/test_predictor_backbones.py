@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from i2l_model.encoder import EncoderConfig
 from i2l_model.predictor import LoraPredictor, PredictorConfig
+from i2l_model.tower_config import EncoderConfig
 from tests.tiny_backbones import build_tiny
 
 

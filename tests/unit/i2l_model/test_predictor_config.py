@@ -3,10 +3,10 @@ import logging
 import pytest
 from pydantic import ValidationError
 
-from i2l_model.encoder import EncoderConfig
 from i2l_model.errors import InputError
 from i2l_model.lora.factors import LoraTarget
 from i2l_model.predictor_config import PredictorConfig
+from i2l_model.tower_config import EncoderConfig
 
 SETTINGS = {
     "backbone": "random-zimage",

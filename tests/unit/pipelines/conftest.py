@@ -6,8 +6,8 @@ from PIL import Image
 
 from i2l_model.backbones import load_backbone
 from i2l_model.backbones.tiny import build_tiny_zimage
-from i2l_model.encoder import EncoderConfig
 from i2l_model.predictor import LoraPredictor, PredictorConfig
+from i2l_model.tower_config import EncoderConfig
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from i2l_model.encoder import EncoderConfig, ReferenceEncoder
+from i2l_model.encoder import ReferenceEncoder
+from i2l_model.tower_config import EncoderConfig
 from jobs.backbone.dataset import RenderedImages
 from jobs.backbone.encoder import ENCODER_FIT, local_descriptors, save_encoder, train_encoder
 from jobs.mining.filter_bank import NUM_ORIENTATIONS, SCALES

@@ -4,8 +4,9 @@ from pathlib import Path
 import pytest
 
 from i2l_model.backbones import Backbone
-from i2l_model.encoder import EncoderConfig, ReferenceEncoder
+from i2l_model.encoder import ReferenceEncoder
 from i2l_model.errors import InputError
+from i2l_model.tower_config import EncoderConfig
 from jobs.registry.tracking import TrackingConfig
 from jobs.training.config import TrainingConfig
 from jobs.training.job import model_fingerprint
