@@ -8,7 +8,7 @@ import ray.train
 import torch
 import torch.distributed as dist
 
-from i2l_model.weights import read_weights, write_weights
+from i2l_model.weights import read_weights
 from jobs import storage
 from jobs.training import checkpoints
 from jobs.training.averaging import WeightAverage
@@ -76,11 +76,11 @@ class Checkpointer:
     def _write(self, uri: str, share: Weights, state: TrainerState | None, best: Weights) -> None:
         rank, world_size = dist.get_rank(), dist.get_world_size()
         with checkpoints.scratch_folder() as folder:
-            write_weights(share, folder / checkpoints.share_name(rank, world_size))
+            checkpoints.write_tensors(share, folder / checkpoints.share_name(rank, world_size))
             if state is not None:
                 checkpoints.write_state(folder, state)
                 if best:
-                    write_weights(best, folder / checkpoints.BEST)
+                    checkpoints.write_tensors(best, folder / checkpoints.BEST)
             checkpoints.write_manifest(folder, rank, world_size)
             patience_s = self._job.config.storage_patience_s
             checkpoints.upload(folder, uri, patience_s, self._report)

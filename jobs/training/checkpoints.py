@@ -17,7 +17,8 @@ from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 
 from i2l_model.errors import InputError
 from jobs import provenance, storage
@@ -259,6 +260,19 @@ def scratch_folder() -> Iterator[Path]:
     """Give a temporary folder for the files of a checkpoint."""
     with tempfile.TemporaryDirectory(prefix="i2l-checkpoint-") as folder:
         yield Path(folder)
+
+
+def write_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    """Write contiguous tensors of the CPU as safetensors, without a copy of them in memory.
+
+    Raises:
+        InputError: If the disk is full or cannot be written.
+    """
+    try:
+        save_file(tensors, path)
+    except (SafetensorError, OSError) as error:
+        fix = "free space there, or set TMPDIR to another disk"
+        raise InputError("checkpoint", path, f"cannot be written ({error})", fix) from error
 
 
 def tensor_reader(folder: Path) -> Callable[[str], torch.Tensor]:

@@ -22,7 +22,6 @@ _FP32 = 4
 _GIB = 2**30
 _TYPICAL_PROMPT = "a prompt of some length, as captions have it, " * 5
 _PROCESS_BYTES = {"cpu": 800 << 20, "cuda": 600 << 20}  # libraries; CUDA's context
-_WRITING = 3  # copies of a checkpoint's share, while it is written, besides the share itself
 
 
 @dataclass(frozen=True)
@@ -226,7 +225,6 @@ def _host(sharding: _Sharding, num_predictor: int) -> dict[str, int]:
         "best weights": best,
         "copy for export": num_predictor * _FP32,
         "checkpoint copy": share,
-        "checkpoint being written": _WRITING * max(share, best),
     }
 
 

@@ -25,14 +25,16 @@ def test_batches_that_ray_data_loads_train_the_same(world: World, whole: Path) -
 
 
 def test_encoding_every_step_trains_the_same(world: World, whole: Path) -> None:
-    world.train("online", cache=False)
+    world.train("online", cache=False, num_workers=1)
     assert losses(world.folder / "online") == pytest.approx(losses(whole), rel=1e-3)
 
 
 def test_images_of_several_shapes_train_together(world: World) -> None:
     pairs = write_pairs(world.folder / "wide", wide=("circle", "bar"))
     output = world.folder / "wide-output"
-    world.train(output.name, pairs=pairs, aspect_buckets=((64, 64), (96, 64)), steps=6)
+    world.train(
+        output.name, pairs=pairs, aspect_buckets=((64, 64), (96, 64)), steps=6, num_workers=1
+    )
     record = history(output)
     assert record["steps"] == 6
     assert record["complete_epochs"] == 6 * world.config.styles_per_step // 6

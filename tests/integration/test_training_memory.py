@@ -12,6 +12,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
     return Workplace.build(tmp_path_factory.mktemp("memory"))
 
 
-def test_the_estimate_of_the_tiny_backbone_is_within_15_percent(workplace: Workplace) -> None:
-    found = workplace.compare("tiny")
+@pytest.mark.parametrize("case", ["tiny", "middle"])
+def test_the_estimate_is_within_15_percent(workplace: Workplace, case: str) -> None:
+    found = workplace.compare(case)
     assert found.ratio == pytest.approx(1, abs=0.15), found
+    assert found.increase_ratio == pytest.approx(1, abs=0.15), found
