@@ -14,6 +14,7 @@ from diffusers import (
     Flux2Pipeline,
     ZImagePipeline,
 )
+from torch import nn
 from transformers import AutoConfig, AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 
 from i2l_model.backbones.base import Backbone
@@ -108,7 +109,7 @@ def _part(source: str, part: str, library: str, class_name: str, dtype: torch.dt
         if part == "scheduler":
             return found.from_config(config)
         with torch.device("meta"):
-            return found.from_config(config).to(dtype)
+            return nn.Module.to(found.from_config(config), dtype)  # diffusers' own warns of nothing
     found = getattr(transformers, class_name)
     if part in ("tokenizer", "processor"):
         return found.from_pretrained(source, subfolder=part)
@@ -137,7 +138,7 @@ def _released(model: Released, dtype: torch.dtype) -> Backbone:
 
 def _to(parts: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
     modules = ("text_encoder", "vae")
-    return {name: part.to(dtype) if name in modules else part for name, part in parts.items()}
+    return {n: nn.Module.to(part, dtype) if n in modules else part for n, part in parts.items()}
 
 
 def _flux_vae() -> AutoencoderKL:
