@@ -77,7 +77,8 @@ class Workplace:
         own = {**CASES[case], **changes}
         if own.get("backbone") == "middle":
             own["backbone"] = str(self.folder / "middle")
-        steps = {"steps": 3, "checkpoint_every": 1, "validate_every": 3, "log_every": 1}
+        # The last step is made while a checkpoint and the best weights are held.
+        steps = {"steps": 3, "checkpoint_every": 2, "validate_every": 2, "log_every": 1}
         return TrainingConfig.model_validate({"num_workers": 1, **steps, **own})
 
     def peak_bytes(self, config: TrainingConfig) -> int:

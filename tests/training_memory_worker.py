@@ -22,10 +22,24 @@ def main(
     from jobs.training.config import TrainingConfig
     from jobs.training.inputs import TrainingInputs
     from jobs.training.job import TrainingJob
+    from jobs.training.trainer import Trainer
+
+    stepped = threading.Event()
+    train_step = Trainer.train_step
+
+    def counted(trainer: Trainer, step: int) -> None:
+        train_step(trainer, step)
+        stepped.set()
 
     def report(_: Any, *, checkpoint: Any, checkpoint_upload_fn: Any, **__: Any) -> None:
-        threading.Thread(target=checkpoint_upload_fn, args=(checkpoint, "")).start()
+        def upload() -> None:  # to slow storage: a step is made meanwhile
+            stepped.wait()
+            checkpoint_upload_fn(checkpoint, "")
 
+        stepped.clear()
+        threading.Thread(target=upload, daemon=True).start()
+
+    Trainer.train_step = counted
     ray.train.report = report
     ray.train.get_preemption_info = lambda: None
     checkpointing.ray_checkpoint = str
