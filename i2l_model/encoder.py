@@ -57,16 +57,7 @@ class ReferenceEncoder(VisionTower):
 
     def sizes(self) -> EncoderConfig:
         """Return a config that builds the same tower without its source, for own weights."""
-        vision = self.vision.config
-        return EncoderConfig(
-            image_size=vision.image_size,
-            patch_size=vision.patch_size,
-            hidden_size=vision.hidden_size,
-            num_layers=vision.num_hidden_layers,
-            num_heads=vision.num_attention_heads,
-            intermediate_size=vision.intermediate_size,
-            trainable=self.config.trainable,
-        )
+        return _sizes_of(self.vision.config, trainable=self.config.trainable)
 
 
 def encoder_sizes(config: EncoderConfig) -> EncoderConfig:
@@ -84,6 +75,11 @@ def encoder_sizes(config: EncoderConfig) -> EncoderConfig:
     except (OSError, ValueError) as error:
         problem, fix = "has no readable config of a SigLIP vision tower", "check the name"
         raise InputError("encoder.path_or_id", config.path_or_id, problem, fix) from error
+    return _sizes_of(vision, trainable=config.trainable)
+
+
+def _sizes_of(vision: Any, *, trainable: bool) -> EncoderConfig:
+    """The sizes that transformers' configuration of a tower holds."""
     return EncoderConfig(
         image_size=vision.image_size,
         patch_size=vision.patch_size,
@@ -91,7 +87,7 @@ def encoder_sizes(config: EncoderConfig) -> EncoderConfig:
         num_layers=vision.num_hidden_layers,
         num_heads=vision.num_attention_heads,
         intermediate_size=vision.intermediate_size,
-        trainable=config.trainable,
+        trainable=trainable,
     )
 
 

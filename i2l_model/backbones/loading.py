@@ -86,7 +86,7 @@ def identify(path_or_id: str | Path) -> tuple[str, str, str]:
 Loader = Callable[[str, str, torch.dtype, torch.device], Backbone]
 
 
-def _pipeline_loader(pipeline_class: Any, adapter: Callable[[Any, str], Backbone]) -> Loader:
+def _pipeline_loader(pipeline_class: Any, adapter: Any) -> Loader:
     def load(source: str, name: str, dtype: torch.dtype, device: torch.device) -> Backbone:
         # Of a text encoder, transformers makes up missing weights; diffusers refuses them.
         _, class_name = pipeline_class.load_config(source)["text_encoder"]
@@ -101,7 +101,8 @@ def _pipeline_loader(pipeline_class: Any, adapter: Callable[[Any, str], Backbone
         pipeline = pipeline_class.from_pretrained(
             source, text_encoder=text_encoder, dtype=dtype, use_safetensors=True
         )
-        return adapter(pipeline.to(device), name)
+        backbone: Backbone = adapter(pipeline.to(device), name)
+        return backbone
 
     return load
 
@@ -142,16 +143,18 @@ def _is_dev(source: str, name: str) -> bool:
     return dev
 
 
+PIPELINES: Mapping[str, tuple[Any, type[Backbone]]] = {
+    "ZImagePipeline": (ZImagePipeline, ZImageBackbone),
+    "Flux2KleinPipeline": (Flux2KleinPipeline, Flux2Backbone),
+    "Flux2Pipeline": (Flux2Pipeline, Flux2Backbone),
+}
+"""diffusers' pipelines by name, each with the adapter over it."""
 _CLASSES: Mapping[str, type[Backbone]] = {
-    "ZImagePipeline": ZImageBackbone,
-    "Flux2KleinPipeline": Flux2Backbone,
-    "Flux2Pipeline": Flux2Backbone,
+    **{kind: adapter for kind, (_, adapter) in PIPELINES.items()},
     _HIDREAM: HiDreamO1Backbone,
 }
 _LOADERS: Mapping[str, Loader] = {
-    "ZImagePipeline": _pipeline_loader(ZImagePipeline, ZImageBackbone),
-    "Flux2KleinPipeline": _pipeline_loader(Flux2KleinPipeline, Flux2Backbone),
-    "Flux2Pipeline": _pipeline_loader(Flux2Pipeline, Flux2Backbone),
+    **{kind: _pipeline_loader(*classes) for kind, classes in PIPELINES.items()},
     _HIDREAM: _load_hidream,
 }
 

@@ -1,6 +1,6 @@
 """Backbones on the meta device: every size and shape, no weights and no memory."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import diffusers
@@ -11,7 +11,6 @@ from diffusers import (
     AutoencoderKLFlux2,
     FlowMatchEulerDiscreteScheduler,
     Flux2KleinPipeline,
-    Flux2Pipeline,
     ZImagePipeline,
 )
 from torch import nn
@@ -24,16 +23,11 @@ from i2l_model.backbones.hidream_o1 import (
     HiDreamO1Backbone,
     HiDreamO1ForImageGeneration,
 )
-from i2l_model.backbones.loading import identify
+from i2l_model.backbones.loading import PIPELINES, identify
 from i2l_model.backbones.released import RELEASED, Released
 from i2l_model.backbones.zimage import ZImageBackbone
 
 _CHARACTERS_PER_TOKEN = 4  # of English in the usual vocabularies
-_PIPELINES: Mapping[str, tuple[Any, type[Backbone]]] = {
-    "ZImagePipeline": (ZImagePipeline, ZImageBackbone),
-    "Flux2KleinPipeline": (Flux2KleinPipeline, Flux2Backbone),
-    "Flux2Pipeline": (Flux2Pipeline, Flux2Backbone),
-}
 # width, layers, heads, keys' heads and MLP width of the text encoders
 _QWEN3_4B = (2560, 36, 32, 8, 9728)
 _QWEN3_8B = (4096, 36, 32, 8, 12_288)
@@ -57,7 +51,7 @@ def backbone_on_meta(path_or_id: str, dtype: torch.dtype = torch.float32) -> Bac
         if model.hub_id == path_or_id:
             return _released(model, dtype)
     source, name, kind = identify(path_or_id)
-    if kind in _PIPELINES:
+    if kind in PIPELINES:
         return _from_pipeline(source, name, kind, dtype)
     with torch.device("meta"):
         config = AutoConfig.from_pretrained(source)
@@ -87,7 +81,7 @@ def prompt_on_meta(backbone: Backbone, prompt: str) -> torch.Tensor:
 
 def _from_pipeline(source: str, name: str, kind: str, dtype: torch.dtype) -> Backbone:
     """The adapter over a pipeline whose modules are built from their configuration files."""
-    pipeline_class, adapter = _PIPELINES[kind]
+    pipeline_class, adapter = PIPELINES[kind]
     index = pipeline_class.load_config(source)
     parts: dict[str, Any] = {}
     for part, value in index.items():
