@@ -24,7 +24,7 @@ _NEGATIVE_PROMPT = ""
 _MAX_SEED = 2**63 - 1
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def generate(
     backbone: Backbone,
     prompts: Sequence[str],
@@ -82,7 +82,7 @@ def generate(
     return images
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def sample_latents(
     backbone: Backbone,
     prompts: Sequence[str],

@@ -23,6 +23,7 @@ UNKNOWN = "unknown"
 
 # How work is spread, kept and shown: the result of a job does not depend on it.
 _EXECUTION_SETTINGS = {
+    "backbone_shards",
     "cache",
     "cache_uri",
     "checkpoint_every",
@@ -30,6 +31,8 @@ _EXECUTION_SETTINGS = {
     "cpus_per_loader",
     "cpus_per_worker",
     "encode_batch_size",
+    "gradient_accumulation_steps",
+    "gradient_checkpointing",
     "gpus_per_worker",
     "keep_last",
     "loaders_per_worker",

@@ -10,7 +10,8 @@ from pydantic import ValidationError
 
 from i2l_model.assets import asset_path, available_assets
 from i2l_model.errors import InputError
-from jobs.training.config import PredictorOptions, TrainingConfig
+from jobs.training.config import TrainingConfig
+from jobs.training.predictor_options import PredictorOptions
 from pipelines.overrides import validation_problem
 
 if TYPE_CHECKING:

@@ -68,11 +68,11 @@ def write_pairs(
     train_styles: int = 6,
     val_styles: int = 2,
     pairs_per_style: int = 4,
-    wide: Container[str] = (),
+    wide: Container[str | int] = (),
 ) -> Path:
     """Write shards, index and manifest as mining does, and return the folder.
 
-    Targets whose contents are in ``wide`` are half as wide again.
+    Targets whose contents or styles are in ``wide`` are half as wide again.
     """
     rows = []
     splits = {"train": range(train_styles), "val": range(train_styles, train_styles + val_styles)}
@@ -89,7 +89,7 @@ def write_pairs(
                         for i, ref in enumerate(contents[:-1])
                     }
                     target = draw(style, contents[-1])
-                    if contents[-1] in wide:
+                    if contents[-1] in wide or style in wide:
                         target = target.resize((SIZE * 3 // 2, SIZE))
                     members["target.jpg"] = encode_jpeg(target)
                     members["json"] = json.dumps(record).encode()

@@ -16,6 +16,8 @@ from i2l_model.lora.factors import LoraFactors, LoraTarget
 from i2l_model.lora.injection import inject_lora
 from i2l_model.samplers import EulerSampler, Sampler
 
+_BLOCK = re.compile(r".+?\.\d+(?=\.)")  # of a layer's name, up to the number of its block
+
 
 class Backbone(ABC):
     """A frozen text-to-image model, in the project's flow convention (see `i2l_model.flow`).
@@ -27,6 +29,7 @@ class Backbone(ABC):
         target_pattern: Matches the whole names of the linears that a LoRA updates.
         has_frozen_encoders: Whether images and prompts pass encoders that no LoRA changes, so that
             what they give may be kept; else latents are pixels and prompts are token ids.
+        entry_point: Method of the transformer that a pass goes in by.
         noise_scale: Standard deviation of the noise at sigma 1.
         name: Asset name, folder name or hub id, stored with every predictor made for it.
         transformer: The velocity network, frozen and in eval mode; its linears carry the LoRAs.
@@ -36,6 +39,7 @@ class Backbone(ABC):
     family: ClassVar[str]
     target_pattern: ClassVar[re.Pattern[str]]
     has_frozen_encoders: ClassVar[bool] = True
+    entry_point: ClassVar[str] = "forward"
     noise_scale: float = 1.0
     name: str
     transformer: nn.Module
@@ -69,6 +73,17 @@ class Backbone(ABC):
     def lora_targets(self) -> tuple[LoraTarget, ...]:
         """Return the linear layers of the transformer that a LoRA updates, in module order."""
         return self.targets_of(self.transformer)
+
+    def lora_blocks(self) -> tuple[str, ...]:
+        """Return the names of the transformer's blocks that hold LoRA targets, in module order."""
+        blocks = (_BLOCK.match(target.name) for target in self.lora_targets())
+        return tuple(dict.fromkeys(block.group() for block in blocks if block))
+
+    @property
+    def encoders(self) -> dict[str, nn.Module]:
+        """VAE and text encoder by name; empty where the transformer reads pixels and texts."""
+        parts = {name: getattr(self, name, None) for name in ("vae", "text_encoder")}
+        return {name: part for name, part in parts.items() if part is not None}
 
     @abstractmethod
     def encode_prompts(self, prompts: Sequence[str]) -> list[torch.Tensor]:

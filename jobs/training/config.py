@@ -5,80 +5,8 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from i2l_model.tower_config import Dinov3Config, EncoderConfig
-
-HIGH_SIGMA = 0.7  # above this noise level the noisy latents no longer show the style themselves
-
-
-class PredictorOptions(BaseModel):
-    """Size of the predictor; what depends on the backbone is filled in when it is loaded."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    version: Literal[1, 2] = Field(
-        default=2,
-        description="Architecture: 2 is learned queries in a transformer, 1 the baseline on pooled"
-        " features, whose rank grows with the references.",
-    )
-    rank: int = Field(
-        default=4, ge=1, description="Rank of every predicted LoRA pair; the file grows with it."
-    )
-    dim: int = Field(default=128, ge=8, description="Features of a predictor token.")
-    depth: int = Field(default=2, ge=1, description="Transformer blocks of the predictor.")
-    num_heads: int = Field(default=4, ge=1, description="Attention heads; divide dim.")
-    compress_dim: int = Field(
-        default=32, ge=1, description="Features between a query and a LoRA row (dim → c → in)."
-    )
-    queries_per_factor: int = Field(
-        default=1,
-        ge=1,
-        description="Queries a layer and side, 1..rank; fewer are faster, each then emits"
-        " rank / queries rows.",
-    )
-    lora_scale: float = Field(
-        default=0.3, gt=0, description="Factor on B·A; larger learns faster and less stably."
-    )
-    max_refs: int = Field(default=4, ge=1, description="Most reference images of one prediction.")
-    encoder: EncoderConfig = Field(
-        default_factory=EncoderConfig, description="Image encoder of the references."
-    )
-    dinov3: Dinov3Config | None = Field(
-        default=None, description="Second image encoder of the references, or none."
-    )
-    target_modules: tuple[str, ...] = Field(
-        default=(),
-        description="Regular expressions searched in layer names; only layers that match one get a"
-        " LoRA. Empty: all LoRA targets of the backbone.",
-    )
-
-    @model_validator(mode="after")
-    def _divisible(self) -> Self:
-        if self.dim % self.num_heads:
-            raise ValueError(
-                f"num_heads ({self.num_heads}) must divide dim ({self.dim}); change either"
-            )
-        if self.rank % self.queries_per_factor:
-            raise ValueError(
-                f"queries_per_factor ({self.queries_per_factor}) must divide rank ({self.rank});"
-                " change either"
-            )
-        return self
-
-
-class SigmaBand(BaseModel):
-    """A share of the samples whose noise level is uniform between two values."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    low: float = Field(ge=0, lt=1, description="Least sigma.")
-    high: float = Field(gt=0, le=1, description="Greatest sigma.")
-    share: float = Field(ge=0, le=1, description="Share of the samples.")
-
-    @model_validator(mode="after")
-    def _rises(self) -> Self:
-        if self.low >= self.high:
-            raise ValueError(f"low ({self.low}) must be < high ({self.high}); change either")
-        return self
+from jobs.training.predictor_options import PredictorOptions
+from jobs.training.sigma_bands import SigmaBand
 
 
 class TrainingConfig(BaseModel):
@@ -158,6 +86,13 @@ class TrainingConfig(BaseModel):
         default=False,
         description="Keep master weights, Adam's moments and the step in the machine's memory: less"
         " of the GPU's, slower steps. Needs zero_stage >= 1.",
+    )
+    backbone_shards: int = Field(
+        default=1,
+        ge=1,
+        description="Workers that hold the frozen transformer together, each a share of it, and"
+        " gather it block by block in every pass (FSDP2): less memory, more traffic. The GPUs of"
+        " one machine are a good number; 1 gives every worker all of it.",
     )
     memory_gib: float | None = Field(
         default=None,
@@ -253,6 +188,23 @@ class TrainingConfig(BaseModel):
                 f"max_refs ({self.max_refs}) must be <= predictor.max_refs"
                 f" ({self.predictor.max_refs}); raise the latter"
             )
+        if not all(side > 0 for size in self.aspect_buckets for side in size):
+            raise ValueError(
+                f"aspect_buckets ({self.aspect_buckets}) must be sizes in pixels; change them"
+            )
+        if not all(0 < sigma <= 1 for sigma in self.validation_sigmas):
+            raise ValueError(
+                f"validation_sigmas ({self.validation_sigmas}) must lie in (0, 1]; change them"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_laid_out(self) -> Self:
+        if self.precision == "bf16" and self.zero_stage == 0:
+            raise ValueError(
+                "precision bf16 needs zero_stage >= 1, not 0, for its float32 master copies; raise"
+                " zero_stage"
+            )
         if self.offload_optimizer and self.zero_stage == 0:
             raise ValueError(
                 f"offload_optimizer needs zero_stage >= 1, not {self.zero_stage}; raise zero_stage"
@@ -263,24 +215,17 @@ class TrainingConfig(BaseModel):
                 f"styles_per_step ({self.styles_per_step}) must be >= num_workers ×"
                 f" gradient_accumulation_steps ({parts}); raise it"
             )
-        if self.min_workers is not None and self.min_workers > self.num_workers:
-            raise ValueError(
-                f"min_workers ({self.min_workers}) must be <= num_workers ({self.num_workers});"
-                " lower it"
-            )
-        if not all(side > 0 for size in self.aspect_buckets for side in size):
-            raise ValueError(
-                f"aspect_buckets ({self.aspect_buckets}) must be sizes in pixels; change them"
-            )
+        for name in ("min_workers", "backbone_shards"):
+            value = getattr(self, name)
+            if value is not None and value > self.num_workers:
+                raise ValueError(
+                    f"{name} ({value}) must be <= num_workers ({self.num_workers}); lower it"
+                )
         if self.collective_timeout_s <= self.storage_patience_s:
             raise ValueError(
                 f"collective_timeout_s ({self.collective_timeout_s}) must be > storage_patience_s"
                 f" ({self.storage_patience_s:g}), or a worker that waits for storage is taken for"
                 " hung; raise it"
-            )
-        if not all(0 < sigma <= 1 for sigma in self.validation_sigmas):
-            raise ValueError(
-                f"validation_sigmas ({self.validation_sigmas}) must lie in (0, 1]; change them"
             )
         return self
 
@@ -304,9 +249,14 @@ class TrainingConfig(BaseModel):
         return range(first, last)
 
     @property
+    def fewest_workers(self) -> int:
+        """With how many processes the training still goes on."""
+        return self.num_workers if self.min_workers is None else self.min_workers
+
+    @property
     def micro_styles(self) -> int:
-        """Most styles of one forward pass of one worker, where all are there."""
-        parts = self.num_workers * self.gradient_accumulation_steps
+        """Most styles of one forward pass of one worker, where the fewest are there."""
+        parts = self.fewest_workers * self.gradient_accumulation_steps
         return -(-self.styles_per_step // parts)
 
     def weight(self, slots: range, world_size: int) -> float:

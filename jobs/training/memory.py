@@ -2,16 +2,19 @@
 
 What is there all the time is counted from the sizes of the weights and DeepSpeed's sharding of
 them; what a pass needs comes from running it on the meta device (`memory_passes`). All is for
-rank 0, which needs the most.
+rank 0, which needs the most, and for the fewest workers that the training may go on with.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
+from i2l_model.backbones import Backbone
 from i2l_model.backbones.on_meta import backbone_on_meta
 from i2l_model.encoder import encoder_sizes
+from i2l_model.errors import InputError
 from i2l_model.predictor_sizes import on_meta
 from jobs.training.config import TrainingConfig
 from jobs.training.deepspeed_config import BUCKET_NUMBERS
@@ -88,7 +91,7 @@ class _Sharding:
     @property
     def share(self) -> int:
         """Parameters whose optimizer states this worker holds."""
-        workers = self.config.num_workers if self.config.zero_stage >= 1 else 1
+        workers = self.config.fewest_workers if self.config.zero_stage >= 1 else 1
         return -(-self.trained // workers)
 
     @property
@@ -124,6 +127,36 @@ class _Sharding:
         return gradient + 2 * self.share * _FP32
 
 
+@dataclass(frozen=True)
+class _BackboneShares:
+    """The frozen transformer where several workers hold it together, in bytes of one.
+
+    Attributes:
+        whole: All of it.
+        kept: What is there all the time.
+        gathered: What a pass holds besides: what is outside the blocks, two blocks, since the next
+            is gathered while one is at work, and the buffer that a block arrives in.
+    """
+
+    whole: int
+    kept: int
+    gathered: int
+
+    @classmethod
+    def of(cls, backbone: Backbone, config: TrainingConfig) -> "_BackboneShares":
+        transformer = backbone.transformer
+        whole = _bytes(transformer)
+        shards = min(config.backbone_shards, config.fewest_workers)
+        if shards == 1:
+            return cls(whole, whole, 0)
+        blocks = [_bytes(transformer.get_submodule(name)) for name in backbone.lora_blocks()]
+        # Every weight is cut along its first side.
+        kept = sum(
+            -(-len(weight) // shards) * weight[0].nbytes for weight in transformer.parameters()
+        )
+        return cls(whole, kept, whole - sum(blocks) + 3 * max(blocks))
+
+
 def estimate_memory(
     config: TrainingConfig, device: str, longest_prompt: str | None = None
 ) -> MemoryEstimate:
@@ -142,21 +175,25 @@ def estimate_memory(
     trained = _count(models.predictor, trained=True)
     frozen = _count(models.predictor, trained=False)
     sharding = _Sharding(trained, models.backbone.dtype.itemsize, config, device)
-    kept = {**_weights(models, sharding, frozen), **_optimizer(sharding)}
+    shares = _BackboneShares.of(models.backbone, config)
+    kept = {**_weights(models, sharding, shares, frozen), **_optimizer(sharding)}
     kept["the process itself"] = _PROCESS_BYTES[device]
-    if config.offload_optimizer and device == "cuda":
-        offloaded = _optimizer(sharding)
-        kept = {name: size for name, size in kept.items() if name not in offloaded}
     host = _host(sharding, trained + frozen)
+    if shares.gathered and device == "cuda":
+        host["backbone while it is loaded"] = shares.whole
     if config.offload_optimizer and device == "cuda":
-        host |= offloaded
+        host |= {name: kept.pop(name) for name in _optimizer(sharding)}
     return MemoryEstimate(
         num_parameters=_num_parameters(models, trained, frozen),
         kept=kept,
-        phases=_phases(sharding, passes),
+        phases={
+            "cache stage": max(0, _cache_stage(models, passes) - sum(kept.values())),
+            **_phases(sharding, shares, passes),
+        },
         parts={
             "predictor activations": passes.predictor_activations,
             "backbone activations": passes.backbone_activations,
+            "gathered backbone": shares.gathered,
             "gradients": trained * sharding.itemsize,
             "gradient buckets": sharding.buckets,
         },
@@ -177,17 +214,38 @@ def meta_models(config: TrainingConfig, prompt: str) -> MetaModels:
         encoder = encoder_sizes(encoder)
     options = options.model_copy(update={"encoder": encoder})
     predictor = on_meta(predictor_config(options, backbone)).to(dtype).train()
-    return MetaModels(predictor, backbone, prompt, backbone.image_size)
+    return MetaModels(predictor, backbone, prompt, _largest_size(config, backbone))
 
 
-def _weights(models: MetaModels, sharding: _Sharding, frozen: int) -> dict[str, int]:
-    backbone: Any = models.backbone
-    beside = [getattr(backbone, name, None) for name in ("vae", "text_encoder")]
+def _largest_size(config: TrainingConfig, backbone: Backbone) -> tuple[int, int]:
+    """Height and width of the targets that need the most.
+
+    Raises:
+        InputError: If a bucket is no size of the backbone's.
+    """
+    sizes = [(height, width) for width, height in config.aspect_buckets]
+    for height, width in sizes:
+        try:
+            backbone.latent_shape(height, width)
+        except InputError as error:
+            raise InputError(
+                "training.aspect_buckets",
+                [width, height],
+                f"{error.field} {error.problem}",
+                error.fix,
+            ) from error
+    return max(sizes or [(backbone.image_size, backbone.image_size)], key=math.prod)
+
+
+def _weights(
+    models: MetaModels, sharding: _Sharding, shares: _BackboneShares, frozen: int
+) -> dict[str, int]:
+    encoders = models.backbone.encoders.values()
     return {
         "trained weights": sharding.held * sharding.itemsize,
         "frozen encoders": frozen * sharding.itemsize,
-        "backbone": _bytes(backbone.transformer),
-        "VAE and text encoder": sum(_bytes(module) for module in beside if module is not None),
+        "backbone": shares.kept,
+        "VAE and text encoder": sum(_bytes(encoder) for encoder in encoders),
         "weight average": sharding.held * _FP32,
     }
 
@@ -200,27 +258,35 @@ def _optimizer(sharding: _Sharding) -> dict[str, int]:
     }
 
 
-def _phases(sharding: _Sharding, passes: PassBytes) -> dict[str, int]:
+def _cache_stage(models: MetaModels, passes: PassBytes) -> int:
+    """What a process of the cache stage needs: encoders and predictor, without a training."""
+    modules = [*models.backbone.encoders.values(), models.predictor]
+    return sum(_bytes(module) for module in modules) + passes.caching if passes.caching else 0
+
+
+def _phases(sharding: _Sharding, shares: _BackboneShares, passes: PassBytes) -> dict[str, int]:
     config, size = sharding.config, sharding.itemsize
     kept = sharding.reduced if config.zero_stage == 3 else 0  # ZeRO-3 never frees them
     accumulated = sharding.reduced if config.gradient_accumulation_steps > 1 else kept
     gathered = sharding.trained * size if config.zero_stage == 3 else 0
+    loading = shares.whole - shares.kept if sharding.device == "cpu" else 0
     on_gpu = sharding.buckets if sharding.device == "cuda" else 0
     later = sum(_optimizer(sharding).values()) + sharding.held * _FP32  # not there yet
     averaged = sharding.held * size  # the trained values, while the averages are in their place
     return {
+        "loading": max(0, loading - later),
         "encoding": max(0, passes.encoding - later),
-        "training pass": passes.training + accumulated + gathered + on_gpu,
+        "training pass": passes.training + shares.gathered + accumulated + gathered + on_gpu,
         "gradient reduction": sharding.trained * size + sharding.buckets + sharding.reduced,
         "optimizer step": sharding.step + sharding.reduced,
-        "validation": passes.validation + averaged + gathered + kept,
-        "picture": passes.picture + averaged + kept,
+        "validation": passes.validation + shares.gathered + averaged + gathered + kept,
+        "picture": passes.picture + shares.gathered + averaged + kept,
     }
 
 
 def _host(sharding: _Sharding, num_predictor: int) -> dict[str, int]:
     best = sharding.trained * _FP32
-    share = 4 * -(-sharding.trained // sharding.config.num_workers) * _FP32
+    share = 4 * -(-sharding.trained // sharding.config.fewest_workers) * _FP32
     return {
         "best weights": best,
         "copy for export": num_predictor * _FP32,
@@ -229,10 +295,8 @@ def _host(sharding: _Sharding, num_predictor: int) -> dict[str, int]:
 
 
 def _num_parameters(models: MetaModels, trained: int, frozen: int) -> dict[str, int]:
-    backbone: Any = models.backbone
-    parts = {"backbone": backbone.transformer}
-    parts |= {name: getattr(backbone, name, None) for name in ("vae", "text_encoder")}
-    counts = {name: _count(module) for name, module in parts.items() if module is not None}
+    parts = {"backbone": models.backbone.transformer, **models.backbone.encoders}
+    counts = {name: _count(module) for name, module in parts.items()}
     return {"predictor, trained": trained, "encoders, frozen": frozen, **counts}
 
 

@@ -102,6 +102,8 @@ def _fixes(config: TrainingConfig, estimate: MemoryEstimate) -> Iterator[str]:
         yield "set precision to bf16"
     if config.zero_stage < 3 and config.num_workers > 1:
         yield f"raise zero_stage ({config.zero_stage})"
+    if config.backbone_shards == 1 and config.num_workers > 1:
+        yield "raise backbone_shards (1)"
     if not config.offload_optimizer and config.zero_stage and estimate.device == "cuda":
         yield "set offload_optimizer"
     yield "give workers more memory"

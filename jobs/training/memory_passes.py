@@ -27,7 +27,8 @@ class PassBytes:
         predictor_activations: What the predictor keeps for the backward pass.
         backbone_activations: What the backbone with the LoRAs keeps.
         training: The most at one time of a forward and backward pass, its gradients included.
-        encoding: The most while targets and prompts are encoded.
+        encoding: The most while a worker encodes targets and prompts.
+        caching: The most while the cache stage encodes; 0 without one.
         validation: The most while held-out losses are measured.
         picture: The most while rank 0 draws the validation picture; 0 without one.
     """
@@ -36,6 +37,7 @@ class PassBytes:
     backbone_activations: int
     training: int
     encoding: int
+    caching: int
     validation: int
     picture: int
 
@@ -48,13 +50,13 @@ class MetaModels:
         predictor: The predictor.
         backbone: The backbone.
         prompt: A prompt of the greatest length.
-        size: Side of the target images in pixels.
+        size: Height and width in pixels of the largest target images.
     """
 
     predictor: LoraPredictor
     backbone: Backbone
     prompt: str
-    size: int
+    size: tuple[int, int]
 
     def references(self, num: int, num_refs: int) -> tuple[torch.Tensor, ...]:
         """The encoders' tokens of ``num`` rows of references."""
@@ -76,7 +78,7 @@ class MetaModels:
 
     def loss(self, num: int, factors: LoraFactors | None) -> torch.Tensor:
         """Losses of ``num`` targets."""
-        shape = (num, *self.backbone.latent_shape(self.size, self.size))
+        shape = (num, *self.backbone.latent_shape(*self.size))
         data, noise = (torch.empty(shape, device="meta") for _ in range(2))
         embeds = [prompt_on_meta(self.backbone, self.prompt)] * num
         sigmas = torch.empty(num, device="meta")
@@ -90,7 +92,8 @@ def trace_passes(models: MetaModels, config: TrainingConfig) -> PassBytes:
         predictor_activations=predictor_kept,
         backbone_activations=backbone_kept,
         training=training,
-        encoding=_encoding(models, config),
+        encoding=_worker_encoding(models, config),
+        caching=_caching(models, config),
         validation=_validation(models, config),
         picture=_picture(models, config),
     )
@@ -112,13 +115,27 @@ def _training_pass(models: MetaModels, config: TrainingConfig) -> tuple[int, int
     return predictor_kept, backbone_kept, live.peak
 
 
-@torch.no_grad()
-def _encoding(models: MetaModels, config: TrainingConfig) -> int:
+def _worker_encoding(models: MetaModels, config: TrainingConfig) -> int:
     num = config.validation_targets  # of one style at a time, at the start
     if not config.cache:
         num = max(num, config.micro_styles * config.targets_per_style)
+    return _encoding(models, num)
+
+
+@torch.no_grad()
+def _caching(models: MetaModels, config: TrainingConfig) -> int:
+    if not config.cache:
+        return 0
+    num = config.encode_batch_size
     with traced_memory() as live:
-        images = torch.empty(num, 3, models.size, models.size, device="meta", dtype=torch.uint8)
+        models.references(num, 1)
+    return max(live.peak, _encoding(models, num) if models.backbone.has_frozen_encoders else 0)
+
+
+@torch.no_grad()
+def _encoding(models: MetaModels, num: int) -> int:
+    with traced_memory() as live:
+        images = torch.empty(num, 3, *models.size, device="meta", dtype=torch.uint8)
         models.backbone.encode_images(images.float() / 127.5 - 1)
     return max(live.peak, _text_encoding(models, num))
 
@@ -153,6 +170,6 @@ def _picture(models: MetaModels, config: TrainingConfig) -> int:
     with traced_memory() as live:
         factors = [models.predict(N, num_refs) for num_refs in (1, config.max_refs)]
         models.loss(N, factors[0])
-        shape = (N, *models.backbone.latent_shape(models.size, models.size))
+        shape = (N, *models.backbone.latent_shape(*models.size))
         models.backbone.decode_latents(torch.empty(shape, device="meta"))
     return live.peak

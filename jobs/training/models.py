@@ -9,7 +9,8 @@ from i2l_model.backbones import Backbone, load_backbone
 from i2l_model.errors import InputError
 from i2l_model.predictor import LoraPredictor, PredictorConfig
 from jobs import storage
-from jobs.training.config import PredictorOptions, TrainingConfig
+from jobs.training.config import TrainingConfig
+from jobs.training.predictor_options import PredictorOptions
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 

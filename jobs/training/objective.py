@@ -95,17 +95,17 @@ class StyleObjective(nn.Module):
         Args:
             references: Of N styles.
             parts: What is measured at each size, and which of the styles it belongs to; together
-                every style once.
+                every style. A part that is there twice counts once.
         """
         factors = self.predict(references)
-        losses: list[torch.Tensor] = []
-        order: list[int] = []
+        losses: dict[int, torch.Tensor] = {}
         for styles, supervision in parts:
             own = factors if len(parts) == 1 else factors.select(styles)
-            loss_B = supervised_loss(self.backbone, supervision, own)
-            losses.append(loss_B.view(len(styles), -1))
-            order += styles
-        return torch.cat(losses)[torch.tensor(order, device=losses[0].device).argsort()]
+            loss_NK = supervised_loss(self.backbone, supervision, own).view(len(styles), -1)
+            for style, loss_K in zip(styles, loss_NK, strict=True):
+                # Only to be computed backward as well where it was measured before.
+                losses[style] = losses[style] + 0 * loss_K if style in losses else loss_K
+        return torch.stack([losses[style] for style in sorted(losses)])
 
 
 def supervised_loss(

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import torch
 import torch.distributed as dist
 
-from jobs.training.config import HIGH_SIGMA
+from jobs.training.sigma_bands import HIGH_SIGMA
 
 SIGMA_EDGES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 PARTS = ("data_wait", "encode", "forward", "backward", "optimizer")

@@ -32,6 +32,7 @@ from jobs.training.patience import patiently
 from jobs.training.recorder import Recorder
 from jobs.training.results import publish_results
 from jobs.training.sampling import StyleBatch, StyleSampler, describe_batch
+from jobs.training.sharding import even_passes
 from jobs.training.step_metrics import StepMetrics
 from jobs.training.validation import Validator
 
@@ -125,7 +126,8 @@ class Trainer:
                 for data, slot in zip(encoded.data, slots, strict=True)
             ]
         with self.metrics.timed("forward"):
-            loss_NK = self.engine(encoded.references, supervise(encoded, noise))
+            parts = even_passes(supervise(encoded, noise), config, backbone.device)
+            loss_NK = self.engine(encoded.references, parts)
         with self.metrics.timed("backward"):
             # Passes may differ by a style: every style weighs the same in the mean over all.
             loss = loss_NK.mean() * config.weight(slots, dist.get_world_size())
@@ -236,9 +238,9 @@ class Trainer:
             return {}
         with self.average.applied():
             metrics = self.validator.losses(self.objective)
-            grid = validation_grid(
-                self.objective, self.validator, self.job.config, draw=self.rank == 0
-            )
+            # The workers of a sharded backbone draw together.
+            draw = self.rank == 0 or self.job.config.backbone_shards > 1
+            grid = validation_grid(self.objective, self.validator, self.job.config, draw=draw)
         self._record(step, metrics | (grid.style if grid is not None else {}))
         if grid is not None:
             self.recorder.image(grid.image, step)

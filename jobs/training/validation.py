@@ -10,12 +10,14 @@ import torch.distributed as dist
 
 from i2l_model.backbones import Backbone
 from jobs.training.buckets import Buckets
-from jobs.training.config import HIGH_SIGMA, TrainingConfig
+from jobs.training.config import TrainingConfig
 from jobs.training.encoding import by_shape, encode_batch, references_of
 from jobs.training.loading import BatchLoader
 from jobs.training.noise import fixed_noise
 from jobs.training.objective import StyleObjective, Supervision, supervised_loss
 from jobs.training.sampling import StyleBatch, stack_groups
+from jobs.training.sharding import even_passes
+from jobs.training.sigma_bands import HIGH_SIGMA
 
 _VALIDATION = 1_000_003  # keeps validation's random choices apart from training's
 CONDITIONS = ("right", "wrong", "null")
@@ -124,13 +126,15 @@ class Validator:
             None,
         )
         sums_CS = torch.zeros(len(CONDITIONS), len(self._sigmas_S), dtype=torch.float64)
-        for members in by_shape([group.data_KChw for group in groups]):
+        parts = by_shape([group.data_KChw for group in groups])
+        for members in even_passes(parts, self.config, objective.backbone.device):
             supervision = self._supervision([groups[n] for n in members])
             for row, factors in enumerate(conditions):
                 own = None if factors is None else factors.select(members)
                 loss_B = supervised_loss(objective.backbone, supervision, own).double().cpu()
                 loss_NKS = loss_B.view(len(members), -1, len(self._sigmas_S))
                 sums_CS[row] += (loss_NKS.mean(dim=1) * weights_N[members, None]).sum(dim=0)
+            weights_N[members] = 0  # of a repetition
         return sums_CS
 
     def _supervision(self, groups: list[_Group]) -> Supervision:

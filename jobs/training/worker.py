@@ -18,6 +18,7 @@ from jobs.training.preemption import PreemptionWatch
 from jobs.training.profiling import profiled
 from jobs.training.recorder import Recorder
 from jobs.training.sampling import StyleSampler
+from jobs.training.sharding import shard_backbone
 from jobs.training.trainer import Trainer
 from jobs.training.validation import Validator
 from jobs.training.worker_processes import limit_collectives
@@ -57,9 +58,12 @@ def build_trainer(job: TrainingJob, recorder: Recorder) -> Trainer:
     """Load backbone, data and predictor, and wrap the predictor for training."""
     config = job.config
     rank, world_size = dist.get_rank(), dist.get_world_size()
-    backbone = load_frozen_backbone(config, job.device)
+    shards = min(config.backbone_shards, world_size)
+    backbone = load_frozen_backbone(config, job.device if shards == 1 else "cpu")
     if config.gradient_checkpointing:
         backbone.enable_gradient_checkpointing()
+    if shards > 1:
+        shard_backbone(backbone, shards, job.device)
     predictor = build_predictor(config, backbone, job.init_uri)
     sizes = {"ref_size": predictor.image_size, "target_size": backbone.image_size}
     recorder.progress("read pairs", 0, 1)

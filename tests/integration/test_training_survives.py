@@ -19,7 +19,8 @@ from tests.integration.training_world import STEPS, World, history, losses
 
 pytestmark = pytest.mark.slow
 
-ZERO_STAGES = [1, 3]  # 2 is that of test_training.py, where the driver is killed too
+# Stage 2 is that of test_training.py, where the driver is killed too.
+LAYOUTS = [{"zero_stage": 1}, {"zero_stage": 3, "backbone_shards": 2}]
 
 
 @pytest.fixture(scope="module")
@@ -65,13 +66,13 @@ def assert_every_epoch_was_exact(world: World, output: Path) -> None:
     assert len(record["epoch_styles"]) == len(set(record["epoch_styles"])) == rest
 
 
-@pytest.mark.parametrize("zero_stage", ZERO_STAGES)
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_killed_workers_go_on_as_if_nothing_had_happened(
-    world: World, whole: Path, zero_stage: int
+    world: World, whole: Path, layout: dict[str, int]
 ) -> None:
-    output = world.folder / f"zero-{zero_stage}"
+    output = world.folder / f"zero-{layout['zero_stage']}"
     with after_checkpoint(output, 6, num_workers=2, act=kill_all):
-        world.train(output.name, zero_stage=zero_stage, max_failures=1)
+        world.train(output.name, max_failures=1, **layout)
     assert history(output)["resumed_at"][0] >= 6
     assert_same_predictor(output, whole, atol=1e-6)
     assert_every_epoch_was_exact(world, output)

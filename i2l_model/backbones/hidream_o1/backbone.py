@@ -50,6 +50,7 @@ class HiDreamO1Backbone(Backbone):
 
     family = "hidream-o1"
     has_frozen_encoders = False
+    entry_point = "predict_patches"
     # attention and feed-forward linears of the language model
     target_pattern = re.compile(
         r"language_model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)"

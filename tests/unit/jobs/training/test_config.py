@@ -3,7 +3,9 @@ from itertools import pairwise
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from jobs.training.config import PredictorOptions, SigmaBand, TrainingConfig
+from jobs.training.config import TrainingConfig
+from jobs.training.predictor_options import PredictorOptions
+from jobs.training.sigma_bands import SigmaBand
 
 
 def test_learning_rate_rises_then_falls_to_its_floor() -> None:

@@ -92,3 +92,35 @@ def test_workers_share_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_sizes_that_are_not_here_are_not_guessed(caplog: pytest.LogCaptureFixture) -> None:
     assert check_memory(TrainingConfig(backbone="./nowhere"), "no-pairs") is None
     assert "no estimate" in caplog.text
+
+
+def test_workers_that_hold_the_backbone_together_hold_a_share_and_gather_blocks() -> None:
+    whole, shared = (
+        estimate("cuda", **FULL, backbone="Tongyi-MAI/Z-Image", backbone_shards=shards)
+        for shards in (1, 8)
+    )
+    assert shared.kept["backbone"] == pytest.approx(whole.kept["backbone"] / 8, rel=1e-3)
+    gathered = shared.parts["gathered backbone"]
+    assert 0.05 * whole.kept["backbone"] < gathered < 0.2 * whole.kept["backbone"]
+    saved = whole.kept["backbone"] - shared.kept["backbone"] - gathered
+    assert whole.total - shared.total == pytest.approx(saved, rel=1e-6)
+    assert shared.host["backbone while it is loaded"] == whole.kept["backbone"]
+
+
+def test_the_largest_bucket_counts(plain: MemoryEstimate) -> None:
+    small, large = (
+        estimate(zero_stage=0, aspect_buckets=[[32, 32], size]) for size in ([64, 64], [128, 64])
+    )
+    assert small.parts["backbone activations"] == plain.parts["backbone activations"]
+    assert large.parts["backbone activations"] > 1.5 * small.parts["backbone activations"]
+
+
+def test_a_bucket_that_does_not_fit_the_backbone_is_refused() -> None:
+    with pytest.raises(InputError, match=r"training\.aspect_buckets \(\[65, 64\]\) width"):
+        estimate(aspect_buckets=[[65, 64]])
+
+
+def test_the_fewest_workers_that_may_go_on_count() -> None:
+    usual, elastic = (estimate(zero_stage=1, min_workers=least) for least in (None, 2))
+    assert elastic.kept["Adam moments"] == pytest.approx(2 * usual.kept["Adam moments"], rel=1e-3)
+    assert elastic.parts["backbone activations"] > 1.5 * usual.parts["backbone activations"]

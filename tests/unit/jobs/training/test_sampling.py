@@ -6,10 +6,11 @@ import torch
 
 from i2l_model.backbones import Backbone
 from jobs.training.buckets import Buckets
-from jobs.training.config import SigmaBand, TrainingConfig
+from jobs.training.config import TrainingConfig
 from jobs.training.noise import draw_noise, fixed_noise
 from jobs.training.pair_index import NO_REF, PairIndex
 from jobs.training.sampling import StyleSampler
+from jobs.training.sigma_bands import SigmaBand
 
 LATENT = (8, 16, 16)
 
