@@ -112,7 +112,7 @@ def _part(source: str, part: str, library: str, class_name: str, dtype: torch.dt
 
 
 def _released(model: Released, dtype: torch.dtype) -> Backbone:
-    transformer: Any = model.transformer().to(dtype)
+    transformer: Any = nn.Module.to(model.transformer(), dtype)  # diffusers' own warns of nothing
     tokenizer = _CountingTokenizer()
     if issubclass(model.backbone, HiDreamO1Backbone):
         size = HIDREAM_IMAGE_SIZE
