@@ -184,7 +184,7 @@ def start_attempt(run_uri: str) -> str:
 
     When a driver is killed, Ray processes of its start may write and delete checkpoints for some
     more seconds. Nothing they do reaches the new folder, and the copy is checked after it was made.
-    Earlier folders are deleted once the copy is whole.
+    Earlier folders are deleted once the copy is whole; where no checkpoint of theirs is, they stay.
 
     Returns:
         The folder, which only this start writes to.
@@ -193,11 +193,15 @@ def start_attempt(run_uri: str) -> str:
     earlier = _attempts(run_uri)
     number = 1 + max((int(name.removeprefix(_ATTEMPT)) for name in earlier), default=0)
     attempt_uri = storage.join_uri(run_uri, f"{_ATTEMPT}{number:04d}")
-    for uri in list_checkpoints(run_uri):
+    checkpoints = list_checkpoints(run_uri)
+    for uri in checkpoints:
         copy = storage.join_uri(attempt_uri, _RESUME, uri.rpartition("/")[2])
         if _copied_whole(uri, copy):
             break
         logger.warning("checkpoint %s is not whole and is left out", uri)
+    else:
+        if checkpoints:
+            return attempt_uri
     for name in earlier:
         _delete_quietly(storage.join_uri(run_uri, name))
     return attempt_uri
@@ -214,7 +218,8 @@ def _copied_whole(uri: str, copy: str) -> bool:
     """Copy a checkpoint; False, and no copy, unless every listed byte has arrived.
 
     Raises:
-        ServerAway, StorageError: If the storage fails, which says nothing about the checkpoint.
+        InputError, OSError: If the copy fails, but the checkpoint is whole: a full disk, or storage
+            that does not answer, says nothing about it.
     """
     try:
         with local_copy(uri) as folder:
@@ -223,9 +228,12 @@ def _copied_whole(uri: str, copy: str) -> bool:
     except (ServerAway, storage.StorageError):
         raise
     except (InputError, OSError):
-        whole = False
+        _delete_quietly(copy)
+        if whole_files(uri) is not None:
+            raise
+        return False
     if not whole:
-        storage.delete(copy)
+        _delete_quietly(copy)
     return whole
 
 
@@ -233,7 +241,7 @@ def _delete_quietly(uri: str) -> None:
     """Delete a folder in which others may still create files; what stays goes at the next start."""
     try:
         storage.delete(uri)
-    except (ServerAway, OSError) as error:
+    except (InputError, OSError) as error:
         logger.warning("%s could not be deleted: %s", uri, error)
 
 

@@ -1,3 +1,4 @@
+import errno
 import shutil
 from pathlib import Path
 
@@ -160,17 +161,26 @@ def test_a_state_of_another_version_is_an_input_error(tmp_path: Path) -> None:
         checkpoints.read_state(tmp_path)
 
 
-@pytest.mark.parametrize("kind", ["away", "failing"])
-def test_storage_that_fails_at_a_start_loses_no_checkpoint(
+FAILURES = {
+    "away": ServerAway("uri", "s3://bucket", "cannot be reached", "start it"),
+    "failing": checkpoints.storage.StorageError("no answer"),
+    "full": OSError(errno.ENOSPC, "No space left on device"),
+    "full for new files": InputError("uri", "run", "cannot be written: no space", "free some"),
+}
+
+
+@pytest.mark.parametrize("kind", FAILURES)
+def test_a_copy_that_fails_at_a_start_loses_no_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     run = str(tmp_path / "run")
     first = checkpoints.start_attempt(run)
     save(Path(first), 5)
-    error = ServerAway("uri", run, "cannot be reached", "start it")
-    failure = error if kind == "away" else checkpoints.storage.StorageError("no answer")
+    failure = FAILURES[kind]
 
     def upload(folder: Path, uri: str) -> None:
+        Path(uri).mkdir(parents=True)
+        (Path(uri) / "half").write_bytes(b"w")
         raise failure
 
     with monkeypatch.context() as patched:
@@ -178,6 +188,17 @@ def test_storage_that_fails_at_a_start_loses_no_checkpoint(
         with pytest.raises(type(failure)):
             checkpoints.start_attempt(run)
     assert resumed_step(checkpoints.start_attempt(run)) == 5
+
+
+def test_checkpoints_of_which_none_is_whole_are_kept(tmp_path: Path) -> None:
+    first = checkpoints.start_attempt(str(tmp_path / "run"))
+    share = save(Path(first), 5) / share_name(0, 2)
+    content = share.read_bytes()
+    share.write_bytes(b"")
+    second = checkpoints.start_attempt(str(tmp_path / "run"))
+    assert checkpoints.newest_whole(second) is None
+    share.write_bytes(content)
+    assert resumed_step(checkpoints.start_attempt(str(tmp_path / "run"))) == 5
 
 
 def test_a_checkpoint_is_not_judged_while_its_storage_is_away(
