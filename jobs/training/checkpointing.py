@@ -11,6 +11,7 @@ import torch.distributed as dist
 from i2l_model.weights import read_weights
 from jobs import storage
 from jobs.training import checkpoints
+from jobs.training.attempts import newest_whole
 from jobs.training.averaging import WeightAverage
 from jobs.training.checkpoints import TrainerState
 from jobs.training.job import TrainingJob
@@ -114,7 +115,7 @@ class Checkpointer:
         """Rank 0's choice, so that all ranks read the same one."""
         choice: list[str | None] = [None]
         if dist.get_rank() == 0:
-            find = partial(checkpoints.newest_whole, self._job.attempt_uri)
+            find = partial(newest_whole, self._job.attempt_uri)
             patience_s = self._job.config.storage_patience_s
             choice = [patiently(find, "listing checkpoints", patience_s, self._report)]
         dist.broadcast_object_list(choice)
