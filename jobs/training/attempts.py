@@ -6,6 +6,7 @@ seconds. Nothing they do reaches the folder of the next start.
 
 import logging
 import re
+import uuid
 from collections.abc import Callable
 from functools import partial
 
@@ -16,7 +17,7 @@ from jobs.training.checkpoints import PREFIX, local_copy, whole_files
 
 logger = logging.getLogger(__name__)
 
-_ATTEMPT = re.compile(r"attempt-(\d+)")
+_ATTEMPT = re.compile(r"attempt-(\d+)(-\w+)?")
 _RESUME = "resume"
 
 
@@ -35,7 +36,8 @@ def start_attempt(run_uri: str) -> str:
     run_uri = storage.absolute_uri(run_uri)
     earlier = _attempts(run_uri)
     number = 1 + max(earlier.values(), default=0)
-    attempt_uri = storage.join_uri(run_uri, f"attempt-{number:04d}")
+    # Of two drivers that start at once, both take this number.
+    attempt_uri = storage.join_uri(run_uri, f"attempt-{number:04d}-{uuid.uuid4().hex[:8]}")
     found = list_checkpoints(run_uri)
     copied = _first(found, partial(_copied_whole, to=storage.join_uri(attempt_uri, _RESUME)))
     if copied is not None or not found:

@@ -45,6 +45,11 @@ def test_a_damaged_checkpoint_is_passed_over_and_named(
     assert len(list_checkpoints(str(tmp_path / "run"))) == 1
 
 
+def test_no_two_starts_share_a_folder(tmp_path: Path) -> None:
+    first, second = (start_attempt(str(tmp_path / "run")) for _ in range(2))
+    assert first != second
+
+
 def test_a_start_killed_before_its_first_checkpoint_loses_nothing(tmp_path: Path) -> None:
     first = start_attempt(str(tmp_path / "run"))
     save_checkpoint(Path(first), 5)
