@@ -1,6 +1,7 @@
 """Taking checkpoints beside the training, and going on from one; all ranks do both together."""
 
 import threading
+import weakref
 from functools import partial
 from typing import Any
 
@@ -51,20 +52,21 @@ class Checkpointer:
             best: Rank 0's best averaged weights; replaced by the training, never changed.
         """
         self._uploaded.wait(self._job.config.storage_patience_s)
-        self._uploaded.clear()
         state.num_averaged = self._average.num_updates
         share = gather_state(self._engine, self._average)
         kept = state.model_copy(deep=True) if dist.get_rank() == 0 else None
         name = checkpoints.checkpoint_name(state.step)
         uri = storage.join_uri(self._job.attempt_uri, name)
+        self._uploaded = uploaded = threading.Event()
 
         def upload(pointer: ray.train.Checkpoint, _: str) -> ray.train.Checkpoint:
             try:
                 self._write(uri, share, kept, best)
             finally:
-                self._uploaded.set()
+                uploaded.set()
             return pointer
 
+        weakref.finalize(upload, uploaded.set)  # Ray may skip a report, and drops it uncalled
         ray.train.report(
             {"step": state.step, **state.best_metrics},
             checkpoint=ray_checkpoint(uri),

@@ -143,6 +143,35 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(workshop: Workshop) ->
     assert resumed.state.step == 1
 
 
+def test_a_checkpoint_that_ray_skips_is_not_waited_for(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patience_s = 20.0
+    monkeypatch.setattr(checkpointing.ray.train, "report", lambda *_, **__: None)
+    trainer = workshop.build(storage_patience_s=patience_s)
+    for step in range(2):
+        trainer.train_step(step)
+        trainer.checkpoint(step + 1)
+    assert trainer.state.history[-1]["time/checkpoint_s"] < patience_s
+
+
+def test_a_checkpoint_waits_for_the_upload_of_the_one_before(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submitted: list[Any] = []
+
+    def report(*_: Any, checkpoint_upload_fn: Any, **__: Any) -> None:
+        submitted.append(checkpoint_upload_fn)
+
+    monkeypatch.setattr(checkpointing.ray.train, "report", report)
+    trainer = workshop.build(storage_patience_s=1.0)
+    for step in range(2):
+        trainer.train_step(step)
+        trainer.checkpoint(step + 1)
+    assert len(submitted) == 2
+    assert trainer.state.history[-1]["time/checkpoint_s"] >= 1.0
+
+
 def test_the_best_weights_are_kept_when_later_ones_are_worse(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
