@@ -73,8 +73,16 @@ class WeightAverage:
         return torch.cat(shards)[: parameter.ds_numel].view(parameter.ds_shape)
 
     def whole_state(self) -> dict[str, torch.Tensor]:
-        """Return all averages by name on the CPU; all ranks call it together."""
-        return {name: self.whole(name).to("cpu", copy=True) for name in self.parameters}
+        """Return all averages by name on the CPU; all ranks call it together.
+
+        Rank 0 gets them, the others an empty dictionary.
+        """
+        state = {}
+        for name in self.parameters:
+            whole = self.whole(name)
+            if dist.get_rank() == 0:
+                state[name] = whole.to("cpu", copy=True)
+        return state
 
     def load(self, state: Mapping[str, torch.Tensor], num_updates: int) -> None:
         """Go on from averages that `whole_state` gave."""

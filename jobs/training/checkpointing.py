@@ -49,7 +49,8 @@ class Checkpointer:
 
         Args:
             state: Rank 0's is kept.
-            best: Rank 0's best averaged weights; replaced by the training, never changed.
+            best: The best averaged weights, which rank 0 has; replaced by the training, never
+                changed.
         """
         self._uploaded.wait(self._job.config.storage_patience_s)
         state.num_averaged = self._average.num_updates
@@ -94,7 +95,7 @@ class Checkpointer:
         Any number of workers and ZeRO stage may have written it.
 
         Returns:
-            The state and the best averaged weights so far.
+            The state and, on rank 0, the best averaged weights so far.
 
         Raises:
             InputError: If it cannot be read.
@@ -107,7 +108,7 @@ class Checkpointer:
             state = checkpoints.read_state(folder)
             read = checkpoints.tensor_reader(folder)
             scatter_state(self._engine, self._average, read, state.num_averaged)
-            if (folder / checkpoints.BEST).is_file():
+            if dist.get_rank() == 0 and (folder / checkpoints.BEST).is_file():
                 best, _ = read_weights(folder / checkpoints.BEST, field="checkpoint")
         state.resumed_at.append(state.step)
         self._report(f"resumed at step {state.step} with {dist.get_world_size()} workers")
