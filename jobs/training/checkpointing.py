@@ -1,6 +1,7 @@
 """Taking checkpoints beside the training, and going on from one; all ranks do both together."""
 
 import threading
+import weakref
 from functools import partial
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch.distributed as dist
 from i2l_model.weights import read_weights
 from jobs import storage
 from jobs.training import checkpoints
+from jobs.training.attempts import newest_whole
 from jobs.training.averaging import WeightAverage
 from jobs.training.checkpoints import TrainerState
 from jobs.training.job import TrainingJob
@@ -47,23 +49,25 @@ class Checkpointer:
 
         Args:
             state: Rank 0's is kept.
-            best: Rank 0's best averaged weights; replaced by the training, never changed.
+            best: The best averaged weights, which rank 0 has; replaced by the training, never
+                changed.
         """
         self._uploaded.wait(self._job.config.storage_patience_s)
-        self._uploaded.clear()
         state.num_averaged = self._average.num_updates
         share = gather_state(self._engine, self._average)
         kept = state.model_copy(deep=True) if dist.get_rank() == 0 else None
         name = checkpoints.checkpoint_name(state.step)
         uri = storage.join_uri(self._job.attempt_uri, name)
+        self._uploaded = uploaded = threading.Event()
 
         def upload(pointer: ray.train.Checkpoint, _: str) -> ray.train.Checkpoint:
             try:
                 self._write(uri, share, kept, best)
             finally:
-                self._uploaded.set()
+                uploaded.set()
             return pointer
 
+        weakref.finalize(upload, uploaded.set)  # Ray may skip a report, and drops it uncalled
         ray.train.report(
             {"step": state.step, **state.best_metrics},
             checkpoint=ray_checkpoint(uri),
@@ -91,7 +95,7 @@ class Checkpointer:
         Any number of workers and ZeRO stage may have written it.
 
         Returns:
-            The state and the best averaged weights so far.
+            The state and, on rank 0, the best averaged weights so far.
 
         Raises:
             InputError: If it cannot be read.
@@ -104,7 +108,7 @@ class Checkpointer:
             state = checkpoints.read_state(folder)
             read = checkpoints.tensor_reader(folder)
             scatter_state(self._engine, self._average, read, state.num_averaged)
-            if (folder / checkpoints.BEST).is_file():
+            if dist.get_rank() == 0 and (folder / checkpoints.BEST).is_file():
                 best, _ = read_weights(folder / checkpoints.BEST, field="checkpoint")
         state.resumed_at.append(state.step)
         self._report(f"resumed at step {state.step} with {dist.get_world_size()} workers")
@@ -114,7 +118,7 @@ class Checkpointer:
         """Rank 0's choice, so that all ranks read the same one."""
         choice: list[str | None] = [None]
         if dist.get_rank() == 0:
-            find = partial(checkpoints.newest_whole, self._job.attempt_uri)
+            find = partial(newest_whole, self._job.attempt_uri)
             patience_s = self._job.config.storage_patience_s
             choice = [patiently(find, "listing checkpoints", patience_s, self._report)]
         dist.broadcast_object_list(choice)

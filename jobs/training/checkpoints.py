@@ -6,7 +6,6 @@ are safetensors by parameter name, so that any number of workers reads them.
 """
 
 import json
-import logging
 import re
 import tempfile
 from collections.abc import Callable, Iterator
@@ -25,14 +24,11 @@ from jobs import provenance, storage
 from jobs.away import ServerAway
 from jobs.training.patience import Report, patiently
 
-logger = logging.getLogger(__name__)
-
 STATE = "trainer_state.json"
 BEST = "best.safetensors"
 _MANIFEST = re.compile(r"manifest-(\d{5})-of-(\d{5})\.json")
-_PREFIX = "step-"
-_ATTEMPT = "attempt-"
-_RESUME = "resume"
+PREFIX = "step-"
+"""Start of the names of checkpoints."""
 
 Manifest = dict[str, dict[str, Any]]
 """Files of a checkpoint by relative path, each with sha256 and size."""
@@ -60,7 +56,7 @@ class TrainerState(BaseModel):
 
 def checkpoint_name(step: int) -> str:
     """Folder of the checkpoint after ``step`` optimizer steps."""
-    return f"{_PREFIX}{step:08d}"
+    return f"{PREFIX}{step:08d}"
 
 
 def share_name(rank: int, world_size: int) -> str:
@@ -153,88 +149,6 @@ def local_copy(uri: str) -> Iterator[Path]:
         return
     with scratch_folder() as scratch:
         yield storage.download_folder(uri, scratch)
-
-
-def newest_whole(run_uri: str) -> str | None:
-    """Return the newest checkpoint below a folder that is whole, or None; say what is left out."""
-    for uri in list_checkpoints(run_uri):
-        if whole_files(uri) is not None:
-            return uri
-        logger.warning("checkpoint %s is not whole and is left out", uri)
-    return None
-
-
-def list_checkpoints(run_uri: str) -> list[str]:
-    """URIs of the checkpoints of all attempts of a run, newest step first, whole or not."""
-    if not storage.exists(run_uri):
-        return []
-    root = storage.absolute_uri(run_uri)
-    found = set()
-    for uri in storage.list_files(root):
-        parts = uri[len(root) :].lstrip("/").split("/")
-        for depth, part in enumerate(parts[:-1]):
-            if part.startswith(_PREFIX):
-                found.add((part, *parts[:depth]))
-                break
-    return [storage.join_uri(root, *above, name) for name, *above in sorted(found, reverse=True)]
-
-
-def start_attempt(run_uri: str) -> str:
-    """Open a new folder for a run, with a copy of the newest whole checkpoint of earlier starts.
-
-    When a driver is killed, Ray processes of its start may write and delete checkpoints for some
-    more seconds. Nothing they do reaches the new folder, and the copy is checked after it was made.
-    Earlier folders are deleted once the copy is whole.
-
-    Returns:
-        The folder, which only this start writes to.
-    """
-    run_uri = storage.absolute_uri(run_uri)
-    earlier = _attempts(run_uri)
-    number = 1 + max((int(name.removeprefix(_ATTEMPT)) for name in earlier), default=0)
-    attempt_uri = storage.join_uri(run_uri, f"{_ATTEMPT}{number:04d}")
-    for uri in list_checkpoints(run_uri):
-        copy = storage.join_uri(attempt_uri, _RESUME, uri.rpartition("/")[2])
-        if _copied_whole(uri, copy):
-            break
-        logger.warning("checkpoint %s is not whole and is left out", uri)
-    for name in earlier:
-        _delete_quietly(storage.join_uri(run_uri, name))
-    return attempt_uri
-
-
-def _attempts(run_uri: str) -> list[str]:
-    if not storage.exists(run_uri):
-        return []
-    first = {uri[len(run_uri) :].lstrip("/").split("/")[0] for uri in storage.list_files(run_uri)}
-    return [name for name in first if name.removeprefix(_ATTEMPT).isdigit()]
-
-
-def _copied_whole(uri: str, copy: str) -> bool:
-    """Copy a checkpoint; False, and no copy, unless every listed byte has arrived.
-
-    Raises:
-        ServerAway, StorageError: If the storage fails, which says nothing about the checkpoint.
-    """
-    try:
-        with local_copy(uri) as folder:
-            storage.upload_folder(folder, copy)
-        whole = whole_files(copy) is not None
-    except (ServerAway, storage.StorageError):
-        raise
-    except (InputError, OSError):
-        whole = False
-    if not whole:
-        storage.delete(copy)
-    return whole
-
-
-def _delete_quietly(uri: str) -> None:
-    """Delete a folder in which others may still create files; what stays goes at the next start."""
-    try:
-        storage.delete(uri)
-    except (ServerAway, OSError) as error:
-        logger.warning("%s could not be deleted: %s", uri, error)
 
 
 def read_state(folder: Path) -> TrainerState:

@@ -84,16 +84,21 @@ class _S3Handler(pyarrow.fs.FileSystemHandler):  # type: ignore[misc]  # pyarrow
 
 
 class _Upload(io.BytesIO):
-    """Collects bytes and hands them on when it is closed."""
+    """Collects bytes and hands them on when it is closed; what is never closed is dropped."""
 
     def __init__(self, write: Callable[[bytes], None]) -> None:
         super().__init__()
         self._hand_on = write
 
     def close(self) -> None:
-        if not self.closed:
-            self._hand_on(self.getvalue())
-        super().close()
+        if self.closed:
+            return
+        data = self.getvalue()
+        super().close()  # first, so that bytes that could not be written are not tried again
+        self._hand_on(data)
+
+    def __del__(self) -> None:
+        """Do without the close that io does here: its writer did not come to the end."""
 
 
 def _uri(path: str) -> str:

@@ -15,7 +15,7 @@ from jobs import storage
 from jobs.cluster import ensure_ray
 from jobs.progress import NullProgress, Progress
 from jobs.registry.tracking import Tracker, TrackingConfig
-from jobs.training import checkpoints
+from jobs.training.attempts import start_attempt
 from jobs.training.caching import prepare_inputs
 from jobs.training.config import TrainingConfig
 from jobs.training.job import (
@@ -97,7 +97,7 @@ def run_training(
         return finished
     check_memory(config, pairs_uri)
 
-    attempt_uri = checkpoints.start_attempt(
+    attempt_uri = start_attempt(
         storage.join_uri(output_uri, CHECKPOINTS_FOLDER, origin["key"][:_KEY_LENGTH])
     )
     with _tracked_run(tracking, config, output_uri, origin) as tracker:

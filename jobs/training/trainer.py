@@ -57,6 +57,7 @@ class Trainer:
         template: Predictor on the CPU that takes the averaged weights for export; on rank 0.
         recorder: Progress, metrics and images; writes on rank 0 only.
         state: Step, best step and history.
+        best: The weights of the best step; on rank 0.
     """
 
     job: TrainingJob
@@ -271,7 +272,8 @@ class Trainer:
 
     def finish(self) -> None:
         """Publish the best predictor, or the last one where nothing was validated."""
-        weights = self.best or self.average.whole_state()
+        known = self.state.best_step is not None
+        weights = self.best if known else self.average.whole_state()
         if self.template is not None:
             publish = partial(publish_results, self.job, self.state, self.template, weights)
             self._patiently(publish, "publishing the predictor")

@@ -37,7 +37,8 @@ def train(settings: dict[str, Any]) -> None:
         trainer.restore()
         preemption = PreemptionWatch()
         limit_collectives(config.collective_timeout_s)
-        for step in profiled(job, range(trainer.state.step, config.steps)):
+        steps = range(trainer.state.step, config.steps)
+        for step in profiled(job, steps, recorder.message):
             trainer.train_step(step)
             notice = preemption.notice()
             last = step + 1 == config.steps

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 
-from jobs.training.checkpoints import list_checkpoints, whole_files
+from jobs.training.attempts import list_checkpoints
+from jobs.training.checkpoints import whole_files
 from tests.integration.training_process import (
     assert_same_predictor,
     checkpointed_steps,

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.training.checkpoints import list_checkpoints, whole_files
+from jobs.training.attempts import list_checkpoints
+from jobs.training.checkpoints import whole_files
 from tests.fault_proxy import FaultProxy
 from tests.integration.training_process import (
     assert_same_predictor,

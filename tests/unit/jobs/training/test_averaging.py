@@ -1,9 +1,12 @@
 from types import SimpleNamespace
 
+import pytest
 import torch
 from torch import nn
 
 from jobs.training.averaging import WeightAverage
+
+pytestmark = pytest.mark.usefixtures("process_group")
 
 
 def build(decay: float) -> tuple[nn.Linear, WeightAverage]:

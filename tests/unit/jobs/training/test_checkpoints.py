@@ -7,23 +7,11 @@ from i2l_model.errors import InputError
 from jobs.away import ServerAway
 from jobs.training import checkpoints, patience
 from jobs.training.checkpoints import TrainerState, share_name, whole_files
-
-
-def save(experiment: Path, step: int, ranks: int = 2) -> Path:
-    folder = experiment / checkpoints.checkpoint_name(step)
-    for rank in range(ranks):
-        with checkpoints.scratch_folder() as scratch:
-            (scratch / share_name(rank, ranks)).write_bytes(b"w" * 100)
-            if rank == 0:
-                state = TrainerState(step=step, world_size=ranks, zero_stage=2)
-                checkpoints.write_state(scratch, state)
-            checkpoints.write_manifest(scratch, rank, ranks)
-            checkpoints.upload(scratch, str(folder), 0, print)
-    return folder
+from tests.checkpoint_files import save_checkpoint
 
 
 def test_a_saved_checkpoint_is_whole_and_reads_back(tmp_path: Path) -> None:
-    folder = save(tmp_path, 10)
+    folder = save_checkpoint(tmp_path, 10)
     files = whole_files(str(folder))
     assert files is not None
     assert set(files) == {checkpoints.STATE, share_name(0, 2), share_name(1, 2)}
@@ -34,7 +22,7 @@ def test_a_saved_checkpoint_is_whole_and_reads_back(tmp_path: Path) -> None:
     "damage", ["missing", "cut", "changed", "no manifest", "a rank is missing", "torn manifest"]
 )
 def test_damage_is_noticed(tmp_path: Path, damage: str) -> None:
-    folder = save(tmp_path, 10)
+    folder = save_checkpoint(tmp_path, 10)
     file = folder / share_name(1, 2)
     manifests = sorted(folder.glob("manifest-*"))
     if damage == "missing":
@@ -53,42 +41,9 @@ def test_damage_is_noticed(tmp_path: Path, damage: str) -> None:
     assert whole_files(str(folder)) is None
 
 
-def resumed_step(attempt_uri: str) -> int:
-    uri = checkpoints.newest_whole(attempt_uri)
-    assert uri is not None
-    assert uri.startswith(attempt_uri)
-    return checkpoints.read_state(Path(uri)).step
-
-
-def test_a_new_start_gets_a_copy_of_the_newest_whole_checkpoint(tmp_path: Path) -> None:
-    first = checkpoints.start_attempt(str(tmp_path / "run"))
-    assert checkpoints.newest_whole(first) is None
-    save(Path(first), 5)
-    save(Path(first), 10)
-    second = checkpoints.start_attempt(str(tmp_path / "run"))
-    assert second != first
-    assert resumed_step(second) == 10
-    assert not Path(first).exists()
-
-
-def test_a_damaged_checkpoint_is_passed_over_and_named(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    first = checkpoints.start_attempt(str(tmp_path / "run"))
-    save(Path(first), 5)
-    damaged = save(Path(first), 10)
-    share = damaged / share_name(0, 2)
-    share.write_bytes(bytes([share.read_bytes()[0] ^ 1]) + share.read_bytes()[1:])
-    assert resumed_step(first) == 5
-    assert f"{damaged} is not whole" in caplog.text
-    second = checkpoints.start_attempt(str(tmp_path / "run"))
-    assert resumed_step(second) == 5
-    assert len(checkpoints.list_checkpoints(str(tmp_path / "run"))) == 1
-
-
 def test_a_checkpoint_written_again_by_fewer_ranks_is_whole(tmp_path: Path) -> None:
-    save(tmp_path, 10, ranks=2)
-    folder = save(tmp_path, 10, ranks=1)
+    save_checkpoint(tmp_path, 10, ranks=2)
+    folder = save_checkpoint(tmp_path, 10, ranks=1)
     files = whole_files(str(folder))
     assert files is not None
     assert set(files) == {checkpoints.STATE, share_name(0, 1)}
@@ -134,24 +89,8 @@ def test_storage_that_stays_away_ends_the_upload_without_a_manifest(
 
     monkeypatch.setattr(checkpoints.storage, "copy_file", copy)
     with pytest.raises(checkpoints.storage.StorageError):
-        save(tmp_path, 10)
+        save_checkpoint(tmp_path, 10)
     assert whole_files(str(tmp_path / checkpoints.checkpoint_name(10))) is None
-
-
-def test_a_start_killed_before_its_first_checkpoint_loses_nothing(tmp_path: Path) -> None:
-    first = checkpoints.start_attempt(str(tmp_path / "run"))
-    save(Path(first), 5)
-    checkpoints.start_attempt(str(tmp_path / "run"))
-    assert resumed_step(checkpoints.start_attempt(str(tmp_path / "run"))) == 5
-
-
-def test_late_writes_of_a_killed_start_do_not_reach_the_new_one(tmp_path: Path) -> None:
-    first = checkpoints.start_attempt(str(tmp_path / "run"))
-    save(Path(first), 5)
-    second = checkpoints.start_attempt(str(tmp_path / "run"))
-    save(Path(first), 6)
-    shutil.rmtree(Path(first))
-    assert resumed_step(second) == 5
 
 
 def test_a_state_of_another_version_is_an_input_error(tmp_path: Path) -> None:
@@ -160,30 +99,10 @@ def test_a_state_of_another_version_is_an_input_error(tmp_path: Path) -> None:
         checkpoints.read_state(tmp_path)
 
 
-@pytest.mark.parametrize("kind", ["away", "failing"])
-def test_storage_that_fails_at_a_start_loses_no_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
-) -> None:
-    run = str(tmp_path / "run")
-    first = checkpoints.start_attempt(run)
-    save(Path(first), 5)
-    error = ServerAway("uri", run, "cannot be reached", "start it")
-    failure = error if kind == "away" else checkpoints.storage.StorageError("no answer")
-
-    def upload(folder: Path, uri: str) -> None:
-        raise failure
-
-    with monkeypatch.context() as patched:
-        patched.setattr(checkpoints.storage, "upload_folder", upload)
-        with pytest.raises(type(failure)):
-            checkpoints.start_attempt(run)
-    assert resumed_step(checkpoints.start_attempt(run)) == 5
-
-
 def test_a_checkpoint_is_not_judged_while_its_storage_is_away(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = save(tmp_path, 10)
+    folder = save_checkpoint(tmp_path, 10)
 
     def away(uri: str) -> bytes:
         raise ServerAway("uri", uri, "cannot be reached", "start it")

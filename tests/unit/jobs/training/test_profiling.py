@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from jobs import storage
 from jobs.registry.tracking import TrackingConfig
+from jobs.training import patience, profiling
 from jobs.training.config import TrainingConfig
 from jobs.training.inputs import TrainingInputs
 from jobs.training.job import TrainingJob
@@ -31,7 +33,7 @@ def test_three_steps_are_traced(
     tmp_path: Path, inputs: TrainingInputs, config: TrainingConfig
 ) -> None:
     seen = []
-    for step in profiled(job(tmp_path, inputs, config, profile=True), range(4, 12)):
+    for step in profiled(job(tmp_path, inputs, config, profile=True), range(4, 12), print):
         seen.append(step)
         torch.ones(8, 8) @ torch.ones(8, 8)
     assert seen == list(range(4, 12))
@@ -44,5 +46,29 @@ def test_three_steps_are_traced(
 def test_nothing_is_traced_unless_asked_for(
     tmp_path: Path, inputs: TrainingInputs, config: TrainingConfig
 ) -> None:
-    assert list(profiled(job(tmp_path, inputs, config, profile=False), range(3))) == [0, 1, 2]
+    off = job(tmp_path, inputs, config, profile=False)
+    assert list(profiled(off, range(3), print)) == [0, 1, 2]
     assert not (tmp_path / "profile").exists()
+
+
+def test_a_trace_waits_for_storage_that_is_away(
+    tmp_path: Path,
+    inputs: TrainingInputs,
+    config: TrainingConfig,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said: list[str] = []
+    copy_file = storage.copy_file
+    failures = iter([True, False])
+
+    def copy(source: Path, target: str) -> None:
+        if next(failures):
+            raise storage.StorageError("no answer")
+        copy_file(source, target)
+
+    monkeypatch.setattr(profiling.storage, "copy_file", copy)
+    monkeypatch.setattr(patience.time, "sleep", lambda _: None)
+    traced = job(tmp_path, inputs, config, profile=True)
+    assert list(profiled(traced, range(6), said.append)) == list(range(6))
+    assert len(list((tmp_path / "profile").iterdir())) == 1
+    assert "no answer" in said[0]
