@@ -16,6 +16,7 @@ from jobs.training.loading import LATENTS, PROMPTS, TOKENS, BatchLoader
 from jobs.training.models import build_predictor
 from jobs.training.noise import GroupNoise, draw_noise
 from jobs.training.objective import StyleObjective
+from jobs.training.row_files import chunk_uri, complete_rows
 from jobs.training.sampling import StyleSampler
 from tests.training_inputs import encode_inputs
 
@@ -65,6 +66,30 @@ def test_what_is_cached_equals_what_is_encoded_every_step(
     for left, right in zip(online.prompt_embeds, kept.prompt_embeds, strict=True):
         torch.testing.assert_close(left, right, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(online_loss, kept_loss, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("left", [-1, 20, 0])
+def test_a_damaged_chunk_of_the_cache_is_encoded_again(
+    cached: TrainingInputs,
+    config: TrainingConfig,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    left: int,
+) -> None:
+    config = config.model_copy(update={"encode_batch_size": 3})
+    folders = cached.cached.values()
+    chunks = [Path(chunk_uri(folder, 0)) for folder in folders]
+    whole = [chunk.read_bytes() for chunk in chunks]
+    other = Path(chunk_uri(cached.cached[LATENTS], 1))
+    kept = other.stat().st_mtime_ns
+    for chunk, data in zip(chunks, whole, strict=True):
+        chunk.write_bytes(data[:left])
+    assert not any(complete_rows(folder) for folder in folders)
+    encode_inputs(cached, config, tmp_path, (LATENTS, PROMPTS, TOKENS))
+    assert [chunk.read_bytes() for chunk in chunks] == whole
+    assert all(complete_rows(folder) for folder in folders)
+    assert other.stat().st_mtime_ns == kept
+    assert caplog.text.count("encoded again") == 3
 
 
 def test_targets_go_to_the_bucket_nearest_in_shape(loader: BatchLoader) -> None:
