@@ -9,6 +9,7 @@ import pyarrow.parquet
 
 from i2l_model.encoder import ReferenceEncoder
 from i2l_model.errors import InputError
+from i2l_model.tower_config import Dinov3Config, EncoderConfig
 from jobs import provenance, storage
 from jobs.predictor_folder import read_provenance, read_record
 from jobs.registry.tracking import TrackingConfig
@@ -104,12 +105,13 @@ def describe_origin(
     init_hash = None
     if init_uri is not None:
         init_hash = provenance.file_hash(storage.join_uri(init_uri, "model.safetensors"))
-    encoder = config.predictor.encoder.path_or_id
+    predictor = config.predictor
     shaping = {
         "training": config.resolved(),
         "pairs_hash": provenance.pairs_hash(pairs_uri),
         "backbone_hash": model_fingerprint(config.backbone),
-        "encoder_hash": None if encoder is None else model_fingerprint(encoder),
+        "encoder_hash": _tower_fingerprint(predictor.encoder),
+        "dinov3_hash": _tower_fingerprint(predictor.dinov3),
         "init_hash": init_hash,
     }
     return {
@@ -122,3 +124,9 @@ def describe_origin(
         "git_sha": provenance.git_sha(),
         "versions": provenance.environment_versions(),
     }
+
+
+def _tower_fingerprint(tower: EncoderConfig | Dinov3Config | None) -> str | None:
+    """Hash that changes with the files of a pretrained tower; None where there are none."""
+    source = None if tower is None else tower.path_or_id
+    return None if source is None else model_fingerprint(source)

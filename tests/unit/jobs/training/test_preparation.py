@@ -6,7 +6,7 @@ import pytest
 from i2l_model.backbones import Backbone
 from i2l_model.encoder import ReferenceEncoder
 from i2l_model.errors import InputError
-from i2l_model.tower_config import EncoderConfig
+from i2l_model.tower_config import Dinov3Config, EncoderConfig
 from jobs.registry.tracking import TrackingConfig
 from jobs.training.config import TrainingConfig
 from jobs.training.job import model_fingerprint
@@ -98,6 +98,20 @@ def test_another_pretrained_tower_makes_another_training(
     for _ in range(2):
         again = pretrained(config, tmp_path / "tower")  # other random weights, same place
         keys.append(describe_origin(again, str(pairs), None, None)["key"])
+    assert keys[0] != keys[1]
+
+
+def test_another_dinov3_at_the_same_place_makes_another_training(
+    config: TrainingConfig, pairs: Path, tmp_path: Path
+) -> None:
+    second = Dinov3Config(path_or_id=str(tmp_path / "dinov3"))
+    predictor = config.predictor.model_copy(update={"dinov3": second})
+    config = config.model_copy(update={"predictor": predictor})
+    keys = []
+    (tmp_path / "dinov3").mkdir()
+    for weights in (b"a", b"b"):
+        (tmp_path / "dinov3" / "model.safetensors").write_bytes(weights)
+        keys.append(describe_origin(config, str(pairs), None, None)["key"])
     assert keys[0] != keys[1]
 
 
