@@ -187,7 +187,7 @@ class EncodeChunks:
         self._backbone = load_frozen_backbone(config, plan.device)
         predictor = build_predictor(config, self._backbone, plan.init_uri)
         self._predictor = predictor.to(self._backbone.device, self._backbone.dtype).eval()
-        self._loader, _ = open_loader(
+        self._loader = open_loader(
             plan.inputs,
             config,
             "train",

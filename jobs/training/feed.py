@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from safetensors.torch import load, save
 
-from jobs.training.buckets import Buckets
 from jobs.training.config import TrainingConfig
 from jobs.training.inputs import TrainingInputs, open_loader
 from jobs.training.loading import BatchLoader, Loaded
@@ -28,7 +27,6 @@ class BatchFeed:
         inputs: Where the data lie.
         config: Batch sizes, and how to read ahead.
         loader: Loads in this process.
-        buckets: Sizes of the targets.
         rank: This worker's number.
         world_size: Number of workers.
     """
@@ -38,14 +36,13 @@ class BatchFeed:
         inputs: TrainingInputs,
         config: TrainingConfig,
         loader: BatchLoader,
-        buckets: Buckets,
         rank: int,
         world_size: int,
     ) -> None:
         self._inputs = inputs
         self._config = config
         self._loader = loader
-        self._sampler = StyleSampler(loader.index, buckets, config)  # of the reading thread
+        self._sampler = StyleSampler(loader.index, loader.buckets, config)  # of the reading thread
         self._rank, self._world_size = rank, world_size
         self._next = -1
         self._loaded: Iterator[Loaded] = iter(())
@@ -121,8 +118,8 @@ class LoadPasses:
     ) -> None:
         torch.set_num_threads(1)
         self._config = config
-        self._loader, buckets = open_loader(inputs, config, "train", **sizes)
-        self._sampler = StyleSampler(self._loader.index, buckets, config)
+        self._loader = open_loader(inputs, config, "train", **sizes)
+        self._sampler = StyleSampler(self._loader.index, self._loader.buckets, config)
 
     def __call__(
         self, batch: dict[str, np.ndarray], first: int, rank: int, world_size: int

@@ -52,8 +52,8 @@ def test_what_is_cached_equals_what_is_encoded_every_step(
     objective = StyleObjective(predictor, backbone)
     found = []
     for given in (inputs, cached):
-        loader, buckets = open_loader(given, config, "train", **SIZES)
-        batch = StyleSampler(loader.index, buckets, config).batch(3, range(4))
+        loader = open_loader(given, config, "train", **SIZES)
+        batch = StyleSampler(loader.index, loader.buckets, config).batch(3, range(4))
         loaded = loader.load(batch)
         assert ("ref_tokens.0" in loaded) == (given is cached)
         assert (loaded["targets.0"].dtype == torch.uint8) == (given is inputs)
@@ -140,9 +140,9 @@ def test_a_step_prefers_one_bucket(loader: BatchLoader, config: TrainingConfig) 
 
 
 def test_missing_references_stay_out(
-    loader: BatchLoader, buckets: Buckets, backbone: Backbone, config: TrainingConfig
+    loader: BatchLoader, backbone: Backbone, config: TrainingConfig
 ) -> None:
-    batch = StyleSampler(loader.index, buckets, config).batch(0, range(2))
+    batch = StyleSampler(loader.index, loader.buckets, config).batch(0, range(2))
     batch.refs_NF[0, 1:] = -1
     encoded = encode_batch(backbone, loader.index, batch, loader.load(batch))
     images = encoded.references.images_NF3SS
