@@ -1,8 +1,9 @@
 """Batches ahead of the training: loaded in threads of the worker, or by Ray Data on any node."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import torch
@@ -85,6 +86,11 @@ class BatchFeed:
                     future.cancel()
 
     def _in_ray(self, first: int, last: int) -> Iterator[Loaded]:
+        for batch in self._batches(first, last):
+            yield load(batch["loaded"][0])
+
+    def _batches(self, first: int, last: int) -> Iterable[Any]:
+        """Passes that Ray Data loads; only this data set is made under the settings for it."""
         import ray.data
 
         context = ray.data.DataContext.get_current().copy()
@@ -100,8 +106,7 @@ class BatchFeed:
                 num_cpus=self._config.cpus_per_loader,
                 compute=ray.data.ActorPoolStrategy(size=self._config.loaders_per_worker),
             )
-            for batch in dataset.iter_batches(batch_size=1, prefetch_batches=self._config.prefetch):
-                yield load(batch["loaded"][0])
+        return dataset.iter_batches(batch_size=1, prefetch_batches=self._config.prefetch)
 
 
 class LoadPasses:
