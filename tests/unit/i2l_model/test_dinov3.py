@@ -5,9 +5,10 @@ import torch
 from pydantic import ValidationError
 from transformers import DINOv3ViTModel
 
-from i2l_model.dinov3 import Dinov3Encoder
+from i2l_model.dinov3 import Dinov3Encoder, dinov3_sizes
 from i2l_model.encoder import ReferenceEncoder
 from i2l_model.errors import InputError
+from i2l_model.released_towers import DINOV3_7B
 from i2l_model.tower_config import Dinov3Config, EncoderConfig
 from tests.tiny_checkpoints import damage_weights
 
@@ -53,6 +54,22 @@ def test_sizes_rebuild_the_same_tower_without_its_source(pretrained: Path):
     again.load_state_dict(encoder.state_dict())
     images = torch.rand(1, 3, 32, 32)
     torch.testing.assert_close(again.eval()(images), encoder.eval()(images))
+
+
+def test_sizes_are_known_without_the_weights(pretrained: Path):
+    config = Dinov3Config(path_or_id=str(pretrained), trainable=True)
+    expected = Dinov3Encoder(config, image_size=32).sizes()
+    (pretrained / "model.safetensors").unlink()
+    assert dinov3_sizes(config) == expected
+    assert dinov3_sizes(expected) == expected
+    with pytest.raises(InputError, match=r"dinov3\.path_or_id \(.*\) has no readable config"):
+        dinov3_sizes(Dinov3Config(path_or_id="/nowhere/dinov3"))
+
+
+def test_sizes_of_a_released_tower_are_known_without_the_hub():
+    source = "facebook/dinov3-vit7b16-pretrain-lvd1689m"
+    sizes = dinov3_sizes(Dinov3Config(path_or_id=source, trainable=True))
+    assert sizes == DINOV3_7B.model_copy(update={"trainable": True})
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut"])
