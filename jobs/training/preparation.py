@@ -7,7 +7,8 @@ from typing import Any
 
 import pyarrow.parquet
 
-from i2l_model.encoder import ReferenceEncoder
+from i2l_model.dinov3 import dinov3_sizes
+from i2l_model.encoder import encoder_sizes
 from i2l_model.errors import InputError
 from i2l_model.tower_config import Dinov3Config, EncoderConfig
 from jobs import provenance, storage
@@ -83,9 +84,11 @@ def materialise_init(
 def _stored_options(config: TrainingConfig) -> dict[str, Any]:
     """The predictor's options as `LoraPredictor.save_pretrained` writes them."""
     options = config.predictor.model_dump(mode="json", exclude={"target_modules", "max_refs"})
-    encoder = config.predictor.encoder
-    if encoder.path_or_id is not None and encoder.trainable:  # stored with the predictor
-        options["encoder"] = ReferenceEncoder(encoder).sizes().model_dump(mode="json")
+    encoder, dinov3 = config.predictor.encoder, config.predictor.dinov3
+    if encoder.trainable:  # stored with the predictor
+        options["encoder"] = encoder_sizes(encoder).model_dump(mode="json")
+    if dinov3 is not None and dinov3.trainable:
+        options["dinov3"] = dinov3_sizes(dinov3).model_dump(mode="json")
     return options
 
 

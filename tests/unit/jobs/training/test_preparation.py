@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from i2l_model.backbones import Backbone
+from i2l_model.dinov3 import Dinov3Encoder
 from i2l_model.encoder import ReferenceEncoder
 from i2l_model.errors import InputError
 from i2l_model.tower_config import Dinov3Config, EncoderConfig
@@ -85,6 +86,23 @@ def test_a_predictor_with_a_pretrained_tower_is_a_start_for_the_same_training(
     config: TrainingConfig, backbone: Backbone, tmp_path: Path
 ) -> None:
     config = pretrained(config, tmp_path / "tower")
+    saved = tmp_path / "predictor"
+    build_predictor(config, backbone, None).save_pretrained(saved)
+    tracking = TrackingConfig(uri="sqlite:////nowhere/mlflow.db")
+    assert materialise_init(config, str(saved), str(tmp_path / "out"), tracking) == str(saved)
+
+
+def test_a_predictor_with_a_trained_dinov3_is_a_start_for_the_same_training(
+    config: TrainingConfig, backbone: Backbone, tmp_path: Path
+) -> None:
+    sizes = {"patch_size": 8, "hidden_size": 16, "num_layers": 1, "num_heads": 2}
+    sizes |= {"intermediate_size": 24, "num_registers": 2}
+    biases = {"query_bias": True, "key_bias": False, "value_bias": False}
+    new = Dinov3Config(**sizes, **biases, gated_mlp=True, hidden_act="silu")
+    Dinov3Encoder(new, image_size=32).vision.save_pretrained(tmp_path / "dinov3")
+    second = Dinov3Config(path_or_id=str(tmp_path / "dinov3"), trainable=True)
+    predictor = config.predictor.model_copy(update={"dinov3": second})
+    config = config.model_copy(update={"predictor": predictor})
     saved = tmp_path / "predictor"
     build_predictor(config, backbone, None).save_pretrained(saved)
     tracking = TrackingConfig(uri="sqlite:////nowhere/mlflow.db")
