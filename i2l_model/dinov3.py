@@ -8,7 +8,8 @@ import torch
 from transformers import DINOv3ViTConfig, DINOv3ViTModel
 
 from i2l_model.errors import InputError
-from i2l_model.tower import VisionTower, load_tower
+from i2l_model.released_towers import RELEASED_DINOV3
+from i2l_model.tower import VisionTower, load_tower, load_tower_config
 from i2l_model.tower_config import Dinov3Config
 
 _MEAN = (0.485, 0.456, 0.406)  # of ImageNet, for pixels in [0, 1]
@@ -64,21 +65,42 @@ class Dinov3Encoder(VisionTower):
 
     def sizes(self) -> Dinov3Config:
         """Return a config that builds the same tower without its source, for own weights."""
-        vision = self.vision.config
-        return Dinov3Config(
-            patch_size=vision.patch_size,
-            hidden_size=vision.hidden_size,
-            num_layers=vision.num_hidden_layers,
-            num_heads=vision.num_attention_heads,
-            intermediate_size=vision.intermediate_size,
-            num_registers=vision.num_register_tokens,
-            gated_mlp=vision.use_gated_mlp,
-            query_bias=vision.query_bias,
-            key_bias=vision.key_bias,
-            value_bias=vision.value_bias,
-            hidden_act=vision.hidden_act,
-            trainable=self.config.trainable,
-        )
+        return _sizes_of(self.vision.config, trainable=self.config.trainable)
+
+
+def dinov3_sizes(config: Dinov3Config) -> Dinov3Config:
+    """Return the same tower given by its sizes; of a pretrained one, only its config is read.
+
+    Of a released tower, known by its hub id, nothing is read.
+
+    Raises:
+        InputError: If ``path_or_id`` holds no such config.
+    """
+    if config.path_or_id is None:
+        return config
+    known = RELEASED_DINOV3.get(config.path_or_id)
+    if known is not None:
+        return known.model_copy(update={"trainable": config.trainable})
+    vision = load_tower_config(DINOv3ViTConfig, config.path_or_id, "dinov3", "DINOv3")
+    return _sizes_of(vision, trainable=config.trainable)
+
+
+def _sizes_of(vision: Any, *, trainable: bool) -> Dinov3Config:
+    """The sizes that transformers' configuration of a tower holds."""
+    return Dinov3Config(
+        patch_size=vision.patch_size,
+        hidden_size=vision.hidden_size,
+        num_layers=vision.num_hidden_layers,
+        num_heads=vision.num_attention_heads,
+        intermediate_size=vision.intermediate_size,
+        num_registers=vision.num_register_tokens,
+        gated_mlp=vision.use_gated_mlp,
+        query_bias=vision.query_bias,
+        key_bias=vision.key_bias,
+        value_bias=vision.value_bias,
+        hidden_act=vision.hidden_act,
+        trainable=trainable,
+    )
 
 
 def _vision_config(config: Dinov3Config, image_size: int) -> DINOv3ViTConfig:

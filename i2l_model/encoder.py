@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from transformers import SiglipVisionConfig, SiglipVisionModel
 
-from i2l_model.assets import asset_path, available_assets
 from i2l_model.errors import InputError
-from i2l_model.tower import VisionTower, load_tower
+from i2l_model.released_towers import RELEASED_ENCODERS
+from i2l_model.tower import VisionTower, load_tower, load_tower_config
 from i2l_model.tower_config import EncoderConfig
 
 
@@ -63,18 +63,17 @@ class ReferenceEncoder(VisionTower):
 def encoder_sizes(config: EncoderConfig) -> EncoderConfig:
     """Return the same tower given by its sizes; of a pretrained one, only its config is read.
 
+    Of a released tower, known by its hub id, nothing is read.
+
     Raises:
         InputError: If ``path_or_id`` holds no such config.
     """
     if config.path_or_id is None:
         return config
-    shipped = config.path_or_id in available_assets()
-    source = str(asset_path(config.path_or_id)) if shipped else config.path_or_id
-    try:
-        vision: Any = SiglipVisionConfig.from_pretrained(source)
-    except (OSError, ValueError) as error:
-        problem, fix = "has no readable config of a SigLIP vision tower", "check the name"
-        raise InputError("encoder.path_or_id", config.path_or_id, problem, fix) from error
+    known = RELEASED_ENCODERS.get(config.path_or_id)
+    if known is not None:
+        return known.model_copy(update={"trainable": config.trainable})
+    vision = load_tower_config(SiglipVisionConfig, config.path_or_id, "encoder", "SigLIP")
     return _sizes_of(vision, trainable=config.trainable)
 
 

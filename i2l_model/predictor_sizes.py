@@ -11,29 +11,8 @@ import torch
 from i2l_model.backbones.released import released
 from i2l_model.predictor import LoraPredictor
 from i2l_model.predictor_config import PredictorConfig
-from i2l_model.tower_config import Dinov3Config, EncoderConfig
+from i2l_model.released_towers import DINOV3_7B, SIGLIP2_GIANT_384
 
-SIGLIP2_GIANT_384 = EncoderConfig(  # google/siglip2-giant-opt-patch16-384
-    image_size=384,
-    patch_size=16,
-    hidden_size=1536,
-    num_layers=40,
-    num_heads=16,
-    intermediate_size=6144,
-)
-DINOV3_7B = Dinov3Config(  # facebook/dinov3-vit7b16-pretrain-lvd1689m
-    patch_size=16,
-    hidden_size=4096,
-    num_layers=40,
-    num_heads=32,
-    intermediate_size=8192,
-    num_registers=4,
-    gated_mlp=True,
-    query_bias=False,
-    key_bias=False,
-    value_bias=False,
-    hidden_act="silu",
-)
 _SIZES: Mapping[int, Mapping[str, int]] = {
     2: {
         "rank": 16,

@@ -14,6 +14,7 @@ from torch import nn
 
 from i2l_model.assets import asset_path, available_assets
 from i2l_model.errors import InputError
+from i2l_model.weights import check_loaded
 
 
 class VisionTower(nn.Module):
@@ -78,7 +79,7 @@ def load_tower(model_class: Any, path_or_id: str, field: str, kind: str) -> Any:
     Raises:
         InputError: If there is no such tower, or weights of it are missing or of other shapes.
     """
-    source = str(asset_path(path_or_id)) if path_or_id in available_assets() else path_or_id
+    source = _source(path_or_id)
     try:
         vision, report = model_class.from_pretrained(
             source, dtype=torch.float32, use_safetensors=True, output_loading_info=True
@@ -89,8 +90,30 @@ def load_tower(model_class: Any, path_or_id: str, field: str, kind: str) -> Any:
         if not Path(source).exists():
             problem = "does not exist here and does not load from the hub"
         raise InputError(f"{field}.path_or_id", path_or_id, problem, f"give {known}") from error
-    missing = sorted(map(str, report["missing_keys"]))
-    if missing:  # transformers would leave them random
-        problem = f"lacks {len(missing)} weights of a {kind} vision tower, {missing[0]} the first"
-        raise InputError(f"{field}.path_or_id", path_or_id, problem, "give a whole tower")
+    fix = f"give a whole {kind} vision tower"
+    check_loaded(report, ("missing_keys",), f"{field}.path_or_id", path_or_id, fix)
     return vision
+
+
+def load_tower_config(config_class: Any, path_or_id: str, field: str, kind: str) -> Any:
+    """Load the configuration of a tower, without its weights.
+
+    Args:
+        config_class: Its transformers class.
+        path_or_id: Asset name, folder or hub id.
+        field: Field of the predictor's config, for the message.
+        kind: Name of the family, for the message.
+
+    Raises:
+        InputError: If there is no such configuration.
+    """
+    try:
+        return config_class.from_pretrained(_source(path_or_id))
+    except (OSError, ValueError) as error:
+        problem = f"has no readable config of a {kind} vision tower"
+        raise InputError(f"{field}.path_or_id", path_or_id, problem, "check the name") from error
+
+
+def _source(path_or_id: str) -> str:
+    """What transformers loads from."""
+    return str(asset_path(path_or_id)) if path_or_id in available_assets() else path_or_id

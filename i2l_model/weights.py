@@ -1,8 +1,9 @@
 """Reading and writing safetensors files, with the same bytes for the same content."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -48,6 +49,25 @@ def read_weights(
     except SafetensorError as error:
         problem = f"is no readable safetensors file ({error})"
         raise InputError(field, path, problem, "write or download it again") from error
+
+
+def check_loaded(
+    report: Mapping[str, Any], kinds: Sequence[str], field: str, value: object, fix: str
+) -> None:
+    """Raise InputError if transformers, which makes up missing weights, reports such keys.
+
+    Args:
+        report: Its loading report.
+        kinds: "missing_keys", "unexpected_keys".
+        field: What was loaded is to the user, for the message.
+        value: Where it was loaded from, for the message.
+        fix: What to do about it, for the message.
+    """
+    for kind in kinds:
+        keys = sorted(map(str, report[kind]))
+        if keys:
+            problem = f"has {len(keys)} {kind.replace('_', ' ')}, {keys[0]} the first"
+            raise InputError(field, value, problem, fix)
 
 
 def write_bytes(data: bytes, path: Path) -> None:

@@ -3,7 +3,7 @@
 import json
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,12 @@ from i2l_model.backbones.hidream_o1 import (
 )
 from i2l_model.backbones.zimage import ZImageBackbone
 from i2l_model.errors import InputError
+from i2l_model.weights import check_loaded
 
 logger = logging.getLogger(__name__)
 
 _FIELD = "backbone"
+_INCOMPLETE = "check that the folder is complete"
 _KINDS = {"model_index.json": "_class_name", "config.json": "model_type"}
 _HIDREAM = "qwen3_vl"  # what config.json calls it
 
@@ -56,9 +58,7 @@ def load_backbone(
     except InputError:
         raise
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise InputError(
-            _FIELD, path_or_id, f"does not load ({error})", "check that the folder is complete"
-        ) from error
+        raise InputError(_FIELD, path_or_id, f"does not load ({error})", _INCOMPLETE) from error
 
 
 def backbone_class(path_or_id: str | Path) -> type[Backbone]:
@@ -97,7 +97,7 @@ def _pipeline_loader(pipeline_class: Any, adapter: Any) -> Loader:
             use_safetensors=True,
             output_loading_info=True,
         )
-        _check_keys(report, ("missing_keys",), name)
+        check_loaded(report, ("missing_keys",), _FIELD, name, _INCOMPLETE)
         pipeline = pipeline_class.from_pretrained(
             source, text_encoder=text_encoder, dtype=dtype, use_safetensors=True
         )
@@ -111,7 +111,7 @@ def _load_hidream(source: str, name: str, dtype: torch.dtype, device: torch.devi
     checkpoint, report = HiDreamO1ForImageGeneration.from_pretrained(
         source, dtype=dtype, use_safetensors=True, output_loading_info=True
     )
-    _check_keys(report, ("missing_keys", "unexpected_keys"), name)
+    check_loaded(report, ("missing_keys", "unexpected_keys"), _FIELD, name, _INCOMPLETE)
     checkpoint.model.visual = None  # reads pictures, which drawing from text has none of
     return HiDreamO1Backbone(
         checkpoint.model.to(device),
@@ -120,15 +120,6 @@ def _load_hidream(source: str, name: str, dtype: torch.dtype, device: torch.devi
         dev=_is_dev(source, name),
         image_size=getattr(checkpoint.config, "image_size", HIDREAM_IMAGE_SIZE),
     )
-
-
-def _check_keys(report: Mapping[str, Any], kinds: Sequence[str], name: str) -> None:
-    """Raise InputError if transformers' loading report lists keys of these kinds."""
-    for kind in kinds:
-        keys = sorted(map(str, report[kind]))
-        if keys:
-            problem = f"has {len(keys)} {kind.replace('_', ' ')}, {keys[0]} the first"
-            raise InputError(_FIELD, name, problem, "check that the folder is complete")
 
 
 def _is_dev(source: str, name: str) -> bool:

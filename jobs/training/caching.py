@@ -7,6 +7,7 @@ the chunks that are missing.
 
 # U distinct images or prompts, T tokens, E features
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from i2l_model.backbones.loading import backbone_class
+from i2l_model.errors import InputError
 from jobs import provenance, storage
 from jobs.progress import Progress
 from jobs.training.config import TrainingConfig
@@ -22,9 +24,18 @@ from jobs.training.indexing import has_split, read_index, shards_hash, write_ind
 from jobs.training.inputs import TrainingInputs, open_loader
 from jobs.training.job import model_fingerprint
 from jobs.training.loading import LATENTS, PROMPTS, TOKENS
-from jobs.training.models import build_predictor, load_frozen_backbone
+from jobs.training.models import build_predictor, load_frozen_encoders
 from jobs.training.pair_index import PairIndex
-from jobs.training.row_files import RowFiles, chunk_uri, complete_rows, row_name, write_chunk
+from jobs.training.row_files import (
+    RowFiles,
+    chunk_size,
+    chunk_uri,
+    complete_rows,
+    row_name,
+    write_chunk,
+)
+
+logger = logging.getLogger(__name__)
 
 CACHE_FOLDER = "cache"
 _BATCHES_PER_CHUNK = 4
@@ -173,10 +184,10 @@ class EncodeChunks:
         config = plan.config
         torch.set_num_threads(config.threads_per_worker)
         self._plan = plan
-        self._backbone = load_frozen_backbone(config, plan.device)
+        self._backbone = load_frozen_encoders(config, plan.device)
         predictor = build_predictor(config, self._backbone, plan.init_uri)
-        self._predictor = predictor.to(self._backbone.device, self._backbone.dtype).eval()
-        self._loader, _ = open_loader(
+        self._predictor = predictor.to(plan.device, self._backbone.dtype).eval()
+        self._loader = open_loader(
             plan.inputs,
             config,
             "train",
@@ -186,32 +197,35 @@ class EncodeChunks:
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
         """Encode one chunk, unless an earlier run has."""
-        kind, chunk, folder = (batch[name][0] for name in ("kind", "chunk", "folder"))
-        uri = chunk_uri(folder, int(chunk))
-        if storage.exists(uri):
-            size = storage.file_size(uri)
-        else:
-            size = write_chunk(folder, int(chunk), self._rows(kind, int(chunk)))
+        kind, chunk, folder = batch["kind"][0], int(batch["chunk"][0]), batch["folder"][0]
+        members = self._members(kind, chunk)
         num_parts = len(self._predictor.towers) if kind == TOKENS else 1
+        names = [row_name(row, part) for row in members for part in range(num_parts)]
+        size = _kept_size(chunk_uri(folder, chunk), names)
+        if size is None:
+            size = write_chunk(folder, chunk, self._rows(kind, members))
         return {"kind": [kind], "chunk": [chunk], "size": [size], "num_parts": [num_parts]}
 
     def num_rows(self, kind: str) -> int:
         """Rows of a kind in all."""
         return _num_rows(self._loader.index, kind)
 
+    def _members(self, kind: str, chunk: int) -> range:
+        """The rows of a chunk."""
+        first = chunk * self._plan.rows_per_chunk
+        return range(first, min(first + self._plan.rows_per_chunk, self.num_rows(kind)))
+
     @torch.no_grad()
-    def _rows(self, kind: str, chunk: int) -> Rows:
+    def _rows(self, kind: str, members: range) -> Rows:
         encode: Callable[[range], Rows] = {
             LATENTS: self._latents,
             PROMPTS: self._prompts,
             TOKENS: self._tokens,
         }[kind]
-        first = chunk * self._plan.rows_per_chunk
-        last = min(first + self._plan.rows_per_chunk, self.num_rows(kind))
         rows: Rows = {}
         size = self._plan.config.encode_batch_size
-        for start in range(first, last, size):
-            rows |= encode(range(start, min(last, start + size)))
+        for start in range(0, len(members), size):
+            rows |= encode(members[start : start + size])
         return rows
 
     def _latents(self, rows: range) -> Rows:
@@ -227,10 +241,21 @@ class EncodeChunks:
         return {row_name(row): embed for row, embed in zip(rows, embeds, strict=True)}
 
     def _tokens(self, rows: range) -> Rows:
-        images = self._loader.ref_images(rows).to(self._backbone.device, self._backbone.dtype)
+        images = self._loader.ref_images(rows).to(self._plan.device, self._backbone.dtype)
         towers = self._predictor.encode_references(images[None] / 127.5 - 1)
         return {
             row_name(row, part): token
             for part, tokens in enumerate(towers)
             for row, token in zip(rows, tokens[0], strict=True)
         }
+
+
+def _kept_size(uri: str, names: Sequence[str]) -> int | None:
+    """Bytes of the chunk that an earlier run has written; None if there is none that is whole."""
+    if not storage.exists(uri):
+        return None
+    try:
+        return chunk_size(uri, names)
+    except InputError as error:
+        logger.warning("%s %s and is encoded again", uri, error.problem)
+        return None

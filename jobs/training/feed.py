@@ -1,14 +1,14 @@
 """Batches ahead of the training: loaded in threads of the worker, or by Ray Data on any node."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import torch
 from safetensors.torch import load, save
 
-from jobs.training.buckets import Buckets
 from jobs.training.config import TrainingConfig
 from jobs.training.inputs import TrainingInputs, open_loader
 from jobs.training.loading import BatchLoader, Loaded
@@ -28,7 +28,6 @@ class BatchFeed:
         inputs: Where the data lie.
         config: Batch sizes, and how to read ahead.
         loader: Loads in this process.
-        buckets: Sizes of the targets.
         rank: This worker's number.
         world_size: Number of workers.
     """
@@ -38,14 +37,13 @@ class BatchFeed:
         inputs: TrainingInputs,
         config: TrainingConfig,
         loader: BatchLoader,
-        buckets: Buckets,
         rank: int,
         world_size: int,
     ) -> None:
         self._inputs = inputs
         self._config = config
         self._loader = loader
-        self._sampler = StyleSampler(loader.index, buckets, config)  # of the reading thread
+        self._sampler = StyleSampler(loader.index, loader.buckets, config)  # of the reading thread
         self._rank, self._world_size = rank, world_size
         self._next = -1
         self._loaded: Iterator[Loaded] = iter(())
@@ -88,6 +86,11 @@ class BatchFeed:
                     future.cancel()
 
     def _in_ray(self, first: int, last: int) -> Iterator[Loaded]:
+        for batch in self._batches(first, last):
+            yield load(batch["loaded"][0])
+
+    def _batches(self, first: int, last: int) -> Iterable[Any]:
+        """Passes that Ray Data loads; only this data set is made under the settings for it."""
         import ray.data
 
         context = ray.data.DataContext.get_current().copy()
@@ -103,8 +106,7 @@ class BatchFeed:
                 num_cpus=self._config.cpus_per_loader,
                 compute=ray.data.ActorPoolStrategy(size=self._config.loaders_per_worker),
             )
-            for batch in dataset.iter_batches(batch_size=1, prefetch_batches=self._config.prefetch):
-                yield load(batch["loaded"][0])
+        return dataset.iter_batches(batch_size=1, prefetch_batches=self._config.prefetch)
 
 
 class LoadPasses:
@@ -121,8 +123,8 @@ class LoadPasses:
     ) -> None:
         torch.set_num_threads(1)
         self._config = config
-        self._loader, buckets = open_loader(inputs, config, "train", **sizes)
-        self._sampler = StyleSampler(self._loader.index, buckets, config)
+        self._loader = open_loader(inputs, config, "train", **sizes)
+        self._sampler = StyleSampler(self._loader.index, self._loader.buckets, config)
 
     def __call__(
         self, batch: dict[str, np.ndarray], first: int, rank: int, world_size: int

@@ -102,7 +102,7 @@ def _draw(
     drawn: dict[int, Image.Image] = {}
     targets = validator.batch.targets_NK[:num_rows, 0].tolist()
     for members in validator.loader.by_bucket(targets, range(num_rows)):
-        width, height = validator.loader.size(targets[members[0]])
+        width, height = validator.loader.buckets.size(targets[members[0]])
         images = generate(
             objective.backbone,
             [validator.loader.index.prompt(targets[n]) for n in members],

@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from jobs.training.buckets import Buckets, assign_buckets
+from jobs.training.buckets import assign_buckets
 from jobs.training.config import TrainingConfig
 from jobs.training.indexing import read_index
 from jobs.training.loading import BatchLoader
@@ -28,7 +28,7 @@ def open_loader(
     *,
     ref_size: int,
     target_size: int,
-) -> tuple[BatchLoader, Buckets]:
+) -> BatchLoader:
     """Read the index of a split and open what is cached of it.
 
     Args:
@@ -45,5 +45,4 @@ def open_loader(
     if split == "train":
         cached = {kind: RowReader(uri) for kind, uri in inputs.cached.items()}
     own_sizes = {"ref_size": ref_size, "target_size": target_size}
-    loader = BatchLoader(index, own_sizes, buckets, cached, config.storage_patience_s)
-    return loader, buckets
+    return BatchLoader(index, own_sizes, buckets, cached, config.storage_patience_s)

@@ -62,7 +62,7 @@ class BatchLoader:
         self.index = index
         self.cached = cached
         self.sizes = sizes
-        self._buckets = buckets
+        self.buckets = buckets
         self._patience_s = patience_s
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="load")
 
@@ -92,17 +92,13 @@ class BatchLoader:
             return self.target_images(rows)
         return torch.stack(self._map(self.cached[LATENTS].read, rows))
 
-    def size(self, target: int) -> tuple[int, int]:
-        """Width and height in pixels that a target is brought to."""
-        return self._buckets.size(target)
-
     def by_bucket(
         self, targets: Sequence[int], names: Sequence[int] | None = None
     ) -> list[list[int]]:
         """The targets of each size, or what stands for them in ``names``."""
         members: dict[int, list[int]] = {}
         for row, name in zip(targets, targets if names is None else names, strict=True):
-            members.setdefault(int(self._buckets.numbers_U[row]), []).append(name)
+            members.setdefault(int(self.buckets.numbers_U[row]), []).append(name)
         return list(members.values())
 
     def ref_images(self, rows: Sequence[int]) -> torch.Tensor:
@@ -112,7 +108,7 @@ class BatchLoader:
 
     def target_images(self, rows: Sequence[int]) -> torch.Tensor:
         """Pixels (K, 3, H, W) uint8 of target rows, all of one bucket."""
-        return self._images(self.index.targets, rows, [self._buckets.size(row) for row in rows])
+        return self._images(self.index.targets, rows, [self.buckets.size(row) for row in rows])
 
     def _images(
         self, places: ImagePlaces, rows: Sequence[int], sizes: Sequence[tuple[int, int]]

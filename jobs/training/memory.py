@@ -13,6 +13,7 @@ from torch import nn
 
 from i2l_model.backbones import Backbone
 from i2l_model.backbones.on_meta import backbone_on_meta
+from i2l_model.dinov3 import dinov3_sizes
 from i2l_model.encoder import encoder_sizes
 from i2l_model.errors import InputError
 from i2l_model.predictor_sizes import on_meta
@@ -209,10 +210,10 @@ def meta_models(config: TrainingConfig, prompt: str) -> MetaModels:
     if config.gradient_checkpointing:
         backbone.enable_gradient_checkpointing()
     options = config.predictor
-    encoder = options.encoder
-    if encoder.path_or_id is not None:  # its sizes, not its weights
-        encoder = encoder_sizes(encoder)
-    options = options.model_copy(update={"encoder": encoder})
+    sizes: dict[str, Any] = {"encoder": encoder_sizes(options.encoder)}
+    if options.dinov3 is not None:
+        sizes["dinov3"] = dinov3_sizes(options.dinov3)
+    options = options.model_copy(update=sizes)
     predictor = on_meta(predictor_config(options, backbone)).to(dtype).train()
     return MetaModels(predictor, backbone, prompt, _largest_size(config, backbone))
 

@@ -26,6 +26,15 @@ def load_frozen_backbone(config: TrainingConfig, device: str) -> Backbone:
     return load_backbone(config.backbone, dtype=DTYPES[config.precision], device=place)
 
 
+def load_frozen_encoders(config: TrainingConfig, device: str) -> Backbone:
+    """The backbone with VAE and text encoder alone; its transformer is on the meta device."""
+    backbone = load_frozen_backbone(config, "cpu")
+    backbone.transformer.to("meta")
+    for encoder in backbone.encoders.values():
+        encoder.to(device)
+    return backbone
+
+
 def build_predictor(
     config: TrainingConfig, backbone: Backbone, init_uri: str | None
 ) -> LoraPredictor:

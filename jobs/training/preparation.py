@@ -7,8 +7,10 @@ from typing import Any
 
 import pyarrow.parquet
 
-from i2l_model.encoder import ReferenceEncoder
+from i2l_model.dinov3 import dinov3_sizes
+from i2l_model.encoder import encoder_sizes
 from i2l_model.errors import InputError
+from i2l_model.tower_config import Dinov3Config, EncoderConfig
 from jobs import provenance, storage
 from jobs.predictor_folder import read_provenance, read_record
 from jobs.registry.tracking import TrackingConfig
@@ -82,9 +84,11 @@ def materialise_init(
 def _stored_options(config: TrainingConfig) -> dict[str, Any]:
     """The predictor's options as `LoraPredictor.save_pretrained` writes them."""
     options = config.predictor.model_dump(mode="json", exclude={"target_modules", "max_refs"})
-    encoder = config.predictor.encoder
-    if encoder.path_or_id is not None and encoder.trainable:  # stored with the predictor
-        options["encoder"] = ReferenceEncoder(encoder).sizes().model_dump(mode="json")
+    encoder, dinov3 = config.predictor.encoder, config.predictor.dinov3
+    if encoder.trainable:  # stored with the predictor
+        options["encoder"] = encoder_sizes(encoder).model_dump(mode="json")
+    if dinov3 is not None and dinov3.trainable:
+        options["dinov3"] = dinov3_sizes(dinov3).model_dump(mode="json")
     return options
 
 
@@ -104,12 +108,13 @@ def describe_origin(
     init_hash = None
     if init_uri is not None:
         init_hash = provenance.file_hash(storage.join_uri(init_uri, "model.safetensors"))
-    encoder = config.predictor.encoder.path_or_id
+    predictor = config.predictor
     shaping = {
         "training": config.resolved(),
         "pairs_hash": provenance.pairs_hash(pairs_uri),
         "backbone_hash": model_fingerprint(config.backbone),
-        "encoder_hash": None if encoder is None else model_fingerprint(encoder),
+        "encoder_hash": _tower_fingerprint(predictor.encoder),
+        "dinov3_hash": _tower_fingerprint(predictor.dinov3),
         "init_hash": init_hash,
     }
     return {
@@ -122,3 +127,9 @@ def describe_origin(
         "git_sha": provenance.git_sha(),
         "versions": provenance.environment_versions(),
     }
+
+
+def _tower_fingerprint(tower: EncoderConfig | Dinov3Config | None) -> str | None:
+    """Hash that changes with the files of a pretrained tower; None where there are none."""
+    source = None if tower is None else tower.path_or_id
+    return None if source is None else model_fingerprint(source)

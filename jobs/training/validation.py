@@ -9,7 +9,6 @@ import torch
 import torch.distributed as dist
 
 from i2l_model.backbones import Backbone
-from jobs.training.buckets import Buckets
 from jobs.training.config import TrainingConfig
 from jobs.training.encoding import by_shape, encode_batch, references_of
 from jobs.training.loading import BatchLoader
@@ -39,24 +38,21 @@ class Validator:
 
     Args:
         loader: Loads from the val split.
-        buckets: Sizes of its targets.
         backbone: Frozen backbone.
         config: How many styles, targets and noise levels.
     """
 
-    def __init__(
-        self, loader: BatchLoader, buckets: Buckets, backbone: Backbone, config: TrainingConfig
-    ) -> None:
+    def __init__(self, loader: BatchLoader, backbone: Backbone, config: TrainingConfig) -> None:
         self.loader = loader
         self.config = config
-        self.batch = self._fixed_batch(buckets)
+        self.batch = self._fixed_batch()
         refs = {"ref_images": loader.ref_images(self.batch.refs_NF[self.batch.present].tolist())}
         self.references = references_of(self.batch, refs)
         self._sigmas_S = torch.tensor(config.validation_sigmas)
         self._own = self._own_groups(backbone)
 
-    def _fixed_batch(self, buckets: Buckets) -> StyleBatch:
-        index = self.loader.index
+    def _fixed_batch(self) -> StyleBatch:
+        index, buckets = self.loader.index, self.loader.buckets
         rng = np.random.default_rng([self.config.seed, _VALIDATION])
         num_styles = len(index.styles)
         styles = rng.permutation(num_styles)[: self.config.validation_styles].tolist()

@@ -68,16 +68,16 @@ def build_trainer(job: TrainingJob, recorder: Recorder) -> Trainer:
     predictor = build_predictor(config, backbone, job.init_uri)
     sizes = {"ref_size": predictor.image_size, "target_size": backbone.image_size}
     recorder.progress("read pairs", 0, 1)
-    loader, buckets = open_loader(job.inputs, config, "train", **sizes)
-    for width, height in buckets.sizes:
+    loader = open_loader(job.inputs, config, "train", **sizes)
+    for width, height in loader.buckets.sizes:
         backbone.latent_shape(height, width)  # refuses a size that does not fit
     index = loader.index
     recorder.progress("read pairs", 1, 1, f"{index.num_pairs} pairs, {len(index.styles)} styles")
-    sampler = StyleSampler(index, buckets, config)
+    sampler = StyleSampler(index, loader.buckets, config)
     validator = None
     if "val" in job.inputs.index_uris:
-        held_out, held_out_buckets = open_loader(job.inputs, config, "val", **sizes)
-        validator = Validator(held_out, held_out_buckets, backbone, config)
+        held_out = open_loader(job.inputs, config, "val", **sizes)
+        validator = Validator(held_out, backbone, config)
     template = copy.deepcopy(predictor) if rank == 0 else None
     engine = create_engine(StyleObjective(predictor, backbone), config, job.device)
     engine.train()
@@ -86,7 +86,7 @@ def build_trainer(job: TrainingJob, recorder: Recorder) -> Trainer:
         engine=engine,
         average=WeightAverage(engine, config.ema_decay),
         sampler=sampler,
-        feed=BatchFeed(job.inputs, config, loader, buckets, rank, world_size),
+        feed=BatchFeed(job.inputs, config, loader, rank, world_size),
         validator=validator,
         template=template,
         recorder=recorder,

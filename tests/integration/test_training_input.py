@@ -3,10 +3,13 @@
 from pathlib import Path
 
 import pytest
+import ray.data
 
 from jobs.cluster import ensure_ray
 from jobs.training.caching import prepare_inputs
 from jobs.training.config import TrainingConfig
+from jobs.training.feed import BatchFeed
+from jobs.training.inputs import open_loader
 from tests.integration.training_process import assert_same_predictor
 from tests.integration.training_world import Recording, World, history, losses
 from tests.pair_shards import write_pairs
@@ -22,6 +25,28 @@ def whole(world: World, trained: object) -> Path:
 def test_batches_that_ray_data_loads_train_the_same(world: World, whole: Path) -> None:
     world.train("ray-data", loaders_per_worker=1)
     assert_same_predictor(world.folder / "ray-data", whole, atol=1e-6)
+
+
+def test_ray_data_loads_in_order_and_leaves_its_settings_to_others(
+    world: World, trained: object
+) -> None:
+    ensure_ray()
+    before = ray.data.DataContext.get_current()
+    inputs = prepare_inputs(
+        world.config, str(world.pairs), str(world.folder), None, "cpu", Recording()
+    )
+    feeds = []
+    for loaders in (1, 0):
+        config = world.config.model_copy(update={"loaders_per_worker": loaders, "steps": 6})
+        loader = open_loader(inputs, config, "train", ref_size=64, target_size=64)
+        feeds.append(BatchFeed(inputs, config, loader, rank=0, world_size=1))
+    for step in range(6):
+        loaded, expected = (feed.get(step, 0) for feed in feeds)
+        assert ray.data.DataContext.get_current() is before
+        assert loaded.keys() == expected.keys()
+        assert all(tensor.equal(expected[name]) for name, tensor in loaded.items())
+    with pytest.raises(StopIteration):
+        feeds[0].get(6, 0)
 
 
 def test_encoding_every_step_trains_the_same(world: World, whole: Path) -> None:

@@ -5,9 +5,10 @@ import torch
 from pydantic import ValidationError
 from transformers import DINOv3ViTModel
 
-from i2l_model.dinov3 import Dinov3Encoder
+from i2l_model.dinov3 import Dinov3Encoder, dinov3_sizes
 from i2l_model.encoder import ReferenceEncoder
 from i2l_model.errors import InputError
+from i2l_model.released_towers import DINOV3_7B
 from i2l_model.tower_config import Dinov3Config, EncoderConfig
 from tests.tiny_checkpoints import damage_weights
 
@@ -55,18 +56,34 @@ def test_sizes_rebuild_the_same_tower_without_its_source(pretrained: Path):
     torch.testing.assert_close(again.eval()(images), encoder.eval()(images))
 
 
+def test_sizes_are_known_without_the_weights(pretrained: Path):
+    config = Dinov3Config(path_or_id=str(pretrained), trainable=True)
+    expected = Dinov3Encoder(config, image_size=32).sizes()
+    (pretrained / "model.safetensors").unlink()
+    assert dinov3_sizes(config) == expected
+    assert dinov3_sizes(expected) == expected
+    with pytest.raises(InputError, match=r"dinov3\.path_or_id \(.*\) has no readable config"):
+        dinov3_sizes(Dinov3Config(path_or_id="/nowhere/dinov3"))
+
+
+def test_sizes_of_a_released_tower_are_known_without_the_hub():
+    source = "facebook/dinov3-vit7b16-pretrain-lvd1689m"
+    sizes = dinov3_sizes(Dinov3Config(path_or_id=source, trainable=True))
+    assert sizes == DINOV3_7B.model_copy(update={"trainable": True})
+
+
 @pytest.mark.parametrize("damage", ["missing", "cut"])
 def test_an_incomplete_tower_is_refused(pretrained: Path, damage: str):
     file = pretrained / "model.safetensors"
     damage_weights(file, damage)
-    problem = "lacks 1 weights" if damage == "missing" else "is no loadable DINOv3"
+    problem = "has 1 missing keys" if damage == "missing" else "is no loadable DINOv3"
     with pytest.raises(InputError, match=rf"dinov3\.path_or_id \(.*\) {problem}"):
         Dinov3Encoder(Dinov3Config(path_or_id=str(pretrained)), image_size=32)
 
 
 def test_another_kind_of_tower_is_refused(pretrained: Path):
     with pytest.raises(
-        InputError, match=r"encoder\.path_or_id \(.*\) lacks \d+ weights of a SigLIP"
+        InputError, match=r"encoder\.path_or_id \(.*\) has \d+ missing keys.* whole SigLIP"
     ):
         ReferenceEncoder(EncoderConfig(path_or_id=str(pretrained)))
 

@@ -5,8 +5,9 @@ import torch
 from pydantic import ValidationError
 from transformers import SiglipConfig, SiglipModel, SiglipTextConfig, SiglipVisionConfig
 
-from i2l_model.encoder import ReferenceEncoder
+from i2l_model.encoder import ReferenceEncoder, encoder_sizes
 from i2l_model.errors import InputError
+from i2l_model.released_towers import SIGLIP2_GIANT_384
 from i2l_model.tower_config import EncoderConfig
 
 SIZES = {"image_size": 32, "patch_size": 8, "hidden_size": 24, "num_layers": 2, "num_heads": 2}
@@ -76,6 +77,22 @@ def test_sizes_rebuild_the_same_tower_without_its_source(pretrained: Path):
     images = torch.rand(1, 3, 32, 32)
     torch.testing.assert_close(again(images), encoder(images))
     assert again.config.trainable
+
+
+def test_sizes_are_known_without_the_weights(pretrained: Path):
+    config = EncoderConfig(path_or_id=str(pretrained), trainable=True)
+    expected = ReferenceEncoder(config).sizes()
+    (pretrained / "model.safetensors").unlink()
+    assert encoder_sizes(config) == expected
+    assert encoder_sizes(expected) == expected
+    with pytest.raises(InputError, match=r"encoder\.path_or_id \(.*\) has no readable config"):
+        encoder_sizes(EncoderConfig(path_or_id="/nowhere/siglip"))
+
+
+def test_sizes_of_a_released_tower_are_known_without_the_hub():
+    source = "google/siglip2-giant-opt-patch16-384"
+    sizes = encoder_sizes(EncoderConfig(path_or_id=source, trainable=True))
+    assert sizes == SIGLIP2_GIANT_384.model_copy(update={"trainable": True})
 
 
 def test_fingerprint_sees_a_changed_weight_and_not_the_dtype():

@@ -30,18 +30,13 @@ def inputs(pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainingInp
 
 
 @pytest.fixture
-def loaded_from(inputs: TrainingInputs, config: TrainingConfig) -> tuple[BatchLoader, Buckets]:
+def loader(inputs: TrainingInputs, config: TrainingConfig) -> BatchLoader:
     return open_loader(inputs, config, "train", **SIZES)
 
 
 @pytest.fixture
-def loader(loaded_from: tuple[BatchLoader, Buckets]) -> BatchLoader:
-    return loaded_from[0]
-
-
-@pytest.fixture
-def buckets(loaded_from: tuple[BatchLoader, Buckets]) -> Buckets:
-    return loaded_from[1]
+def buckets(loader: BatchLoader) -> Buckets:
+    return loader.buckets
 
 
 @pytest.fixture

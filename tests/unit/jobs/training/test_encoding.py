@@ -16,6 +16,7 @@ from jobs.training.loading import LATENTS, PROMPTS, TOKENS, BatchLoader
 from jobs.training.models import build_predictor
 from jobs.training.noise import GroupNoise, draw_noise
 from jobs.training.objective import StyleObjective
+from jobs.training.row_files import chunk_uri, complete_rows
 from jobs.training.sampling import StyleSampler
 from tests.training_inputs import encode_inputs
 
@@ -30,7 +31,7 @@ def cached(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> TrainingInputs:
-    monkeypatch.setattr(caching, "load_frozen_backbone", lambda *_: backbone)
+    monkeypatch.setattr(caching, "load_frozen_encoders", lambda *_: backbone)
     config = config.model_copy(update={"encode_batch_size": 3})
     return encode_inputs(inputs, config, tmp_path, (LATENTS, PROMPTS, TOKENS))
 
@@ -51,8 +52,8 @@ def test_what_is_cached_equals_what_is_encoded_every_step(
     objective = StyleObjective(predictor, backbone)
     found = []
     for given in (inputs, cached):
-        loader, buckets = open_loader(given, config, "train", **SIZES)
-        batch = StyleSampler(loader.index, buckets, config).batch(3, range(4))
+        loader = open_loader(given, config, "train", **SIZES)
+        batch = StyleSampler(loader.index, loader.buckets, config).batch(3, range(4))
         loaded = loader.load(batch)
         assert ("ref_tokens.0" in loaded) == (given is cached)
         assert (loaded["targets.0"].dtype == torch.uint8) == (given is inputs)
@@ -65,6 +66,30 @@ def test_what_is_cached_equals_what_is_encoded_every_step(
     for left, right in zip(online.prompt_embeds, kept.prompt_embeds, strict=True):
         torch.testing.assert_close(left, right, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(online_loss, kept_loss, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("left", [-1, 20, 0])
+def test_a_damaged_chunk_of_the_cache_is_encoded_again(
+    cached: TrainingInputs,
+    config: TrainingConfig,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    left: int,
+) -> None:
+    config = config.model_copy(update={"encode_batch_size": 3})
+    folders = cached.cached.values()
+    chunks = [Path(chunk_uri(folder, 0)) for folder in folders]
+    whole = [chunk.read_bytes() for chunk in chunks]
+    other = Path(chunk_uri(cached.cached[LATENTS], 1))
+    kept = other.stat().st_mtime_ns
+    for chunk, data in zip(chunks, whole, strict=True):
+        chunk.write_bytes(data[:left])
+    assert not any(complete_rows(folder) for folder in folders)
+    encode_inputs(cached, config, tmp_path, (LATENTS, PROMPTS, TOKENS))
+    assert [chunk.read_bytes() for chunk in chunks] == whole
+    assert all(complete_rows(folder) for folder in folders)
+    assert other.stat().st_mtime_ns == kept
+    assert caplog.text.count("encoded again") == 3
 
 
 def test_targets_go_to_the_bucket_nearest_in_shape(loader: BatchLoader) -> None:
@@ -115,9 +140,9 @@ def test_a_step_prefers_one_bucket(loader: BatchLoader, config: TrainingConfig) 
 
 
 def test_missing_references_stay_out(
-    loader: BatchLoader, buckets: Buckets, backbone: Backbone, config: TrainingConfig
+    loader: BatchLoader, backbone: Backbone, config: TrainingConfig
 ) -> None:
-    batch = StyleSampler(loader.index, buckets, config).batch(0, range(2))
+    batch = StyleSampler(loader.index, loader.buckets, config).batch(0, range(2))
     batch.refs_NF[0, 1:] = -1
     encoded = encode_batch(backbone, loader.index, batch, loader.load(batch))
     images = encoded.references.images_NF3SS

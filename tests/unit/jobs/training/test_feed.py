@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from i2l_model.errors import InputError
-from jobs.training.buckets import Buckets
 from jobs.training.config import TrainingConfig
 from jobs.training.feed import BatchFeed
 from jobs.training.inputs import TrainingInputs
@@ -13,11 +12,9 @@ from jobs.training.sampling import StyleSampler
 
 
 @pytest.fixture
-def feed(
-    inputs: TrainingInputs, config: TrainingConfig, loaded_from: tuple[BatchLoader, Buckets]
-) -> BatchFeed:
+def feed(inputs: TrainingInputs, config: TrainingConfig, loader: BatchLoader) -> BatchFeed:
     config = config.model_copy(update={"gradient_accumulation_steps": 2})
-    return BatchFeed(inputs, config, *loaded_from, rank=0, world_size=1)
+    return BatchFeed(inputs, config, loader, rank=0, world_size=1)
 
 
 def assert_same(left: Loaded, right: Loaded) -> None:
@@ -26,10 +23,9 @@ def assert_same(left: Loaded, right: Loaded) -> None:
 
 
 def test_every_pass_gets_its_own_batch(
-    feed: BatchFeed, loaded_from: tuple[BatchLoader, Buckets], config: TrainingConfig
+    feed: BatchFeed, loader: BatchLoader, config: TrainingConfig
 ) -> None:
-    loader, buckets = loaded_from
-    sampler = StyleSampler(loader.index, buckets, config)
+    sampler = StyleSampler(loader.index, loader.buckets, config)
     for step in range(3):
         for micro, slots in enumerate((range(2), range(2, 4))):
             assert_same(feed.get(step, micro), loader.load(sampler.batch(step, slots)))
@@ -49,8 +45,8 @@ def test_the_last_pass_ends_it(feed: BatchFeed, config: TrainingConfig) -> None:
 
 
 def test_an_image_that_is_gone_stops_the_training_by_name(
-    feed: BatchFeed, loaded_from: tuple[BatchLoader, Buckets], tmp_path: Path
+    feed: BatchFeed, loader: BatchLoader, tmp_path: Path
 ) -> None:
-    loaded_from[0].index.shards[:] = [str(tmp_path / "gone.tar")]
+    loader.index.shards[:] = [str(tmp_path / "gone.tar")]
     with pytest.raises(InputError, match=r"gone\.tar"):
         feed.get(0, 0)

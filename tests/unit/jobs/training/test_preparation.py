@@ -4,9 +4,10 @@ from pathlib import Path
 import pytest
 
 from i2l_model.backbones import Backbone
+from i2l_model.dinov3 import Dinov3Encoder
 from i2l_model.encoder import ReferenceEncoder
 from i2l_model.errors import InputError
-from i2l_model.tower_config import EncoderConfig
+from i2l_model.tower_config import Dinov3Config, EncoderConfig
 from jobs.registry.tracking import TrackingConfig
 from jobs.training.config import TrainingConfig
 from jobs.training.job import model_fingerprint
@@ -91,6 +92,23 @@ def test_a_predictor_with_a_pretrained_tower_is_a_start_for_the_same_training(
     assert materialise_init(config, str(saved), str(tmp_path / "out"), tracking) == str(saved)
 
 
+def test_a_predictor_with_a_trained_dinov3_is_a_start_for_the_same_training(
+    config: TrainingConfig, backbone: Backbone, tmp_path: Path
+) -> None:
+    sizes = {"patch_size": 8, "hidden_size": 16, "num_layers": 1, "num_heads": 2}
+    sizes |= {"intermediate_size": 24, "num_registers": 2}
+    biases = {"query_bias": True, "key_bias": False, "value_bias": False}
+    new = Dinov3Config(**sizes, **biases, gated_mlp=True, hidden_act="silu")
+    Dinov3Encoder(new, image_size=32).vision.save_pretrained(tmp_path / "dinov3")
+    second = Dinov3Config(path_or_id=str(tmp_path / "dinov3"), trainable=True)
+    predictor = config.predictor.model_copy(update={"dinov3": second})
+    config = config.model_copy(update={"predictor": predictor})
+    saved = tmp_path / "predictor"
+    build_predictor(config, backbone, None).save_pretrained(saved)
+    tracking = TrackingConfig(uri="sqlite:////nowhere/mlflow.db")
+    assert materialise_init(config, str(saved), str(tmp_path / "out"), tracking) == str(saved)
+
+
 def test_another_pretrained_tower_makes_another_training(
     config: TrainingConfig, pairs: Path, tmp_path: Path
 ) -> None:
@@ -98,6 +116,20 @@ def test_another_pretrained_tower_makes_another_training(
     for _ in range(2):
         again = pretrained(config, tmp_path / "tower")  # other random weights, same place
         keys.append(describe_origin(again, str(pairs), None, None)["key"])
+    assert keys[0] != keys[1]
+
+
+def test_another_dinov3_at_the_same_place_makes_another_training(
+    config: TrainingConfig, pairs: Path, tmp_path: Path
+) -> None:
+    second = Dinov3Config(path_or_id=str(tmp_path / "dinov3"))
+    predictor = config.predictor.model_copy(update={"dinov3": second})
+    config = config.model_copy(update={"predictor": predictor})
+    keys = []
+    (tmp_path / "dinov3").mkdir()
+    for weights in (b"a", b"b"):
+        (tmp_path / "dinov3" / "model.safetensors").write_bytes(weights)
+        keys.append(describe_origin(config, str(pairs), None, None)["key"])
     assert keys[0] != keys[1]
 
 

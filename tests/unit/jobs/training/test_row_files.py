@@ -1,10 +1,20 @@
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from i2l_model.errors import InputError
-from jobs.training.row_files import RowFiles, RowReader, complete_rows, row_name, write_chunk
+from jobs import storage
+from jobs.training.row_files import (
+    RowFiles,
+    RowReader,
+    chunk_size,
+    chunk_uri,
+    complete_rows,
+    row_name,
+    write_chunk,
+)
 
 
 def write(folder: Path, num_rows: int = 5, rows_per_chunk: int = 2) -> list[torch.Tensor]:
@@ -45,13 +55,64 @@ def test_a_folder_with_a_damaged_file_is_not_complete(tmp_path: Path, damage: st
     assert complete_rows(str(tmp_path)) is None
 
 
+def test_a_chunk_tells_its_size_while_it_is_whole(tmp_path: Path) -> None:
+    names = [row_name(0), row_name(1)]
+    size = write_chunk(str(tmp_path), 0, {name: torch.zeros(2, 3) for name in names})
+    uri = chunk_uri(str(tmp_path), 0)
+    assert chunk_size(uri, names) == size
+    with pytest.raises(InputError, match=r"000000\.safetensors\) is damaged; delete the file"):
+        chunk_size(uri, names[:1])
+    whole = Path(uri).read_bytes()
+    for damaged in (whole[:-1], whole[:20], b"", whole + b"0", b"\xff" * size, b"{" * size):
+        Path(uri).write_bytes(damaged)
+        with pytest.raises(InputError, match=r"000000\.safetensors"):
+            chunk_size(uri, names)
+
+
+def test_a_row_costs_one_read_once_its_file_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = write(tmp_path, num_rows=600, rows_per_chunk=2)  # of 300 files
+    reader = RowReader(str(tmp_path))
+    for row in range(0, 600, 2):
+        reader.read(row)
+    reads = []
+    read_range = storage.read_range
+
+    def counted(uri: str, offset: int, size: int) -> bytes:
+        reads.append(uri)
+        return read_range(uri, offset, size)
+
+    monkeypatch.setattr(storage, "read_range", counted)
+    for row in (1, 599, 0, 311):
+        assert torch.equal(reader.read(row), rows[row])
+    assert len(reads) == 4
+
+
+def test_a_million_rows_are_remembered_in_little_memory(tmp_path: Path) -> None:
+    RowFiles(10**6, 32, 1, [1000] * 31_250).write(str(tmp_path))
+    kept = vars(RowReader(str(tmp_path))).values()
+    assert sum(sys.getsizeof(part) for part in kept) < 20 << 20
+
+
 def test_a_row_that_is_not_there_is_named(tmp_path: Path) -> None:
     write(tmp_path)
-    with pytest.raises(InputError, match="has no row 5"):
-        RowReader(str(tmp_path)).read(5)
+    for row in (5, 6, -1):
+        with pytest.raises(InputError, match=f"has no row {row}"):
+            RowReader(str(tmp_path)).read(row)
 
 
-def test_a_folder_without_marker_is_refused(tmp_path: Path) -> None:
-    write_chunk(str(tmp_path), 0, {row_name(0): torch.zeros(1)})
-    with pytest.raises(InputError, match="is not complete"):
+@pytest.mark.parametrize(
+    "marker", [None, "", "{", "[]", "{}", '{"num_rows": "many"}', "short", "no rows"]
+)
+def test_a_folder_without_a_good_marker_is_refused(tmp_path: Path, marker: str | None) -> None:
+    size = write_chunk(str(tmp_path), 0, {row_name(0): torch.zeros(1)})
+    if marker == "short":
+        RowFiles(3, 1, 1, [size]).write(str(tmp_path))
+    elif marker == "no rows":
+        RowFiles(1, 0, 1, [size]).write(str(tmp_path))
+    elif marker is not None:
+        (tmp_path / "rows.json").write_text(marker)
+    assert complete_rows(str(tmp_path)) is None
+    with pytest.raises(InputError, match=r"rows\.json\) is missing or damaged.*run the same"):
         RowReader(str(tmp_path))

@@ -24,7 +24,7 @@ def objective(config: TrainingConfig, backbone: Backbone) -> StyleObjective:
 def validated(inputs: TrainingInputs, backbone: Backbone) -> Callable[..., Validator]:
     def build(config: TrainingConfig) -> Validator:
         held_out = open_loader(inputs, config, "val", ref_size=32, target_size=64)
-        return Validator(*held_out, backbone, config)
+        return Validator(held_out, backbone, config)
 
     return build
 
