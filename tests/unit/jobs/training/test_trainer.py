@@ -1,5 +1,6 @@
 """The training loop in one process: DeepSpeed over a process group of one."""
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from i2l_model.backbones import Backbone
+from i2l_model.backbones import Backbone, load_backbone
+from i2l_model.backbones.tiny import build_tiny_zimage
 from jobs.registry.tracking import TrackingConfig
 from jobs.training import checkpointing, worker
 from jobs.training.checkpoints import checkpoint_name, share_name
@@ -19,6 +21,11 @@ from jobs.training.recorder import Recorder
 from jobs.training.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("process_group")
+
+in_all_precisions = pytest.mark.parametrize(
+    ("precision", "zero_stage"),
+    [("fp32", 0), *itertools.product(("fp32", "bf16"), (1, 2, 3))],
+)
 
 
 class Workshop:
@@ -43,16 +50,25 @@ class Workshop:
         return worker.build_trainer(job, Recorder(job, rank=1))
 
 
+@pytest.fixture(scope="module")
+def backbones(backbone: Backbone, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Backbone]:
+    """The backbone by precision."""
+    folder = tmp_path_factory.mktemp("backbone") / backbone.name
+    build_tiny_zimage(0, folder)
+    half = load_backbone(folder, dtype=torch.bfloat16)
+    return {"fp32": backbone, "bf16": half}
+
+
 @pytest.fixture
 def workshop(
     tmp_path: Path,
     config: TrainingConfig,
     inputs: TrainingInputs,
-    backbone: Backbone,
+    backbones: dict[str, Backbone],
     monkeypatch: pytest.MonkeyPatch,
 ) -> Workshop:
     monkeypatch.setenv("LOCAL_RANK", "0")
-    monkeypatch.setattr(worker, "load_frozen_backbone", lambda *_: backbone)
+    monkeypatch.setattr(worker, "load_frozen_backbone", lambda of, _: backbones[of.precision])
 
     def report(metrics: dict, *, checkpoint: str, checkpoint_upload_fn: Any, **_: Any) -> None:
         checkpoint_upload_fn(checkpoint, "")
@@ -86,15 +102,15 @@ def test_the_loss_falls(workshop: Workshop) -> None:
     assert trainer.state.history[0]["optim/grad_norm"] > 0
 
 
-@pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
-def test_restored_equals_uninterrupted(workshop: Workshop, zero_stage: int) -> None:
-    whole = workshop.build(zero_stage=zero_stage)
+@in_all_precisions
+def test_restored_equals_uninterrupted(workshop: Workshop, precision: str, zero_stage: int) -> None:
+    whole = workshop.build(precision=precision, zero_stage=zero_stage)
     run(whole, 0, 3)
     whole.validate(3)
     whole.checkpoint(3)
     run(whole, 3, 6)
 
-    resumed = workshop.build(zero_stage=zero_stage)
+    resumed = workshop.build(precision=precision, zero_stage=zero_stage)
     resumed.restore()
     assert resumed.state.step == 3
     assert resumed.state.resumed_at == [3]
@@ -192,11 +208,11 @@ def test_the_best_weights_are_kept_when_later_ones_are_worse(
     assert_equal(expected, trainer.best)
 
 
-@pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
+@in_all_precisions
 def test_a_step_without_a_finite_gradient_is_left_out_and_its_batch_kept(
-    workshop: Workshop, monkeypatch: pytest.MonkeyPatch, zero_stage: int
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch, precision: str, zero_stage: int
 ) -> None:
-    trainer = workshop.build(zero_stage=zero_stage)
+    trainer = workshop.build(precision=precision, zero_stage=zero_stage)
     run(trainer, 0, 1)
     before = trainer.average.whole_state()
     forward = type(trainer.objective).forward
@@ -260,18 +276,33 @@ def test_too_many_steps_without_a_finite_gradient_end_the_run(workshop: Workshop
     assert len(list((workshop.folder / "output" / "skipped").iterdir())) == 3
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("zero_stage", [1, 2, 3])
 def test_an_offloaded_optimizer_trains_the_same_and_goes_on(
-    workshop: Workshop, zero_stage: int
+    workshop: Workshop, precision: str, zero_stage: int
 ) -> None:
-    plain = workshop.build(zero_stage=zero_stage)
+    plain = workshop.build(precision=precision, zero_stage=zero_stage)
     run(plain, 0, 6)
     expected = plain.average.whole_state()
-    offloaded = workshop.build(zero_stage=zero_stage, offload_optimizer=True)
+    settings = {"precision": precision, "zero_stage": zero_stage, "offload_optimizer": True}
+    offloaded = workshop.build(**settings)
     run(offloaded, 0, 3)
     offloaded.checkpoint(3)
-    resumed = workshop.build(zero_stage=zero_stage, offload_optimizer=True)
+    resumed = workshop.build(**settings)
     resumed.restore()
     for trainer in (offloaded, resumed):
         run(trainer, 3, 6)
         assert_equal(trainer.average.whole_state(), expected)
+
+
+@pytest.mark.parametrize("zero_stage", [1, 2, 3])
+def test_averages_in_bfloat16_follow_steps_below_its_resolution(
+    workshop: Workshop, zero_stage: int
+) -> None:
+    trainer = workshop.build(precision="bf16", zero_stage=zero_stage, learning_rate=1e-6)
+    before = trainer.average.whole_state()
+    run(trainer, 0, 3)
+    after = trainer.average.whole_state()
+    large = {name: value.abs() > 0.01 for name, value in before.items()}  # steps of 3e-5 or more
+    moved = torch.cat([(after[name] - before[name]).abs()[large[name]] for name in before])
+    assert float(((moved > 0) & (moved < 1e-5)).float().mean()) > 0.5
