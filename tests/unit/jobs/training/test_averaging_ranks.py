@@ -1,6 +1,7 @@
 """Averages of two ranks, whose optimizers hold a part of the weights each."""
 
 import copy
+import os
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,7 @@ class Model(nn.Module):
 
 
 def train_rank(rank: int, rendezvous: str, config: TrainingConfig) -> None:
+    os.environ["LOCAL_RANK"] = str(rank)
     dist.init_process_group(
         "gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=WORLD_SIZE
     )
