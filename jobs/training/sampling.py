@@ -17,7 +17,7 @@ from jobs.training.buckets import Buckets
 from jobs.training.config import TrainingConfig
 from jobs.training.pair_index import NO_REF, PairIndex
 
-_ORDER, _NUM_REFS, _CHOICE, NOISE_STREAM, _BUCKET = range(5)  # streams of one seed
+_ORDER, _NUM_REFS, _CHOICE, NOISE_STREAM, _BUCKET, _PAIRS = range(6)  # streams of one seed
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,8 @@ class StyleBatch:
 class StyleSampler:
     """Draws the groups of a step: styles in a new random order every epoch.
 
+    A style's pairs go round: all of them have had their turn before one has another.
+
     Args:
         index: Pairs of the split.
         buckets: Sizes of the targets.
@@ -75,52 +77,65 @@ class StyleSampler:
         rng = np.random.default_rng([self.config.seed, _BUCKET, step])
         preferred = int(rng.choice(self._buckets.numbers_U))
         first = step * self.config.styles_per_step
+        visits = [self._visit_at(first + slot) for slot in slots]
         return stack_groups(
             self.index,
             self._buckets,
-            [self._style_at(first + slot) for slot in slots],
+            [style for style, _ in visits],
+            [pair_of_visit(self.index, self.config.seed, *visit) for visit in visits],
             num_refs,
             self.config.targets_per_style,
             [[self.config.seed, _CHOICE, step, slot] for slot in slots],
             preferred,
         )
 
-    def _style_at(self, position: int) -> int:
+    def _visit_at(self, position: int) -> tuple[int, int]:
+        """A style, and how often it has come before: once in every epoch."""
         num_styles = len(self.index.styles)
         epoch, place = divmod(position, num_styles)
         if epoch != self._epoch:
             rng = np.random.default_rng([self.config.seed, _ORDER, epoch])
             self._epoch, self._order = epoch, rng.permutation(num_styles)
-        return int(self._order[place])
+        return int(self._order[place]), epoch
+
+
+def pair_of_visit(index: PairIndex, seed: int, style: int, visit: int) -> int:
+    """The pair whose turn it is when a style comes for the ``visit``-th time, from 0 on.
+
+    Every round over the pairs of the style has a random order of its own.
+    """
+    pairs = index.style_pairs[style]
+    turn, place = divmod(visit, len(pairs))
+    return int(np.random.default_rng([seed, _PAIRS, style, turn]).permutation(pairs)[place])
 
 
 def stack_groups(
     index: PairIndex,
     buckets: Buckets,
     styles: list[int],
+    pairs: list[int],
     num_refs: int,
     num_targets: int,
     seeds: list[list[int]],
     preferred: int | None = None,
 ) -> StyleBatch:
-    """One group for each style: references of one random pair, and targets of other contents.
+    """One group for each style: references of its pair, and targets of other contents.
 
     A pair with fewer references than ``num_refs`` gives all it has; a style with fewer fitting
     targets than ``num_targets`` repeats some. The targets of a group are of one bucket: the
-    preferred one where the style has any in it, else that of a random target.
+    preferred one where the style has any in it, else that of the pair's own target. The pair's own
+    target is the first if it is of that bucket.
     """
     refs_NF = np.full((len(styles), num_refs), NO_REF, dtype=np.int64)
     targets_NK = np.empty((len(styles), num_targets), dtype=np.int64)
-    for n, (style, seed) in enumerate(zip(styles, seeds, strict=True)):
+    for n, (style, pair, seed) in enumerate(zip(styles, pairs, seeds, strict=True)):
         rng = np.random.default_rng(seed)
-        pair = int(rng.choice(index.style_pairs[style]))
         present = np.flatnonzero(index.pair_refs_PF[pair] != NO_REF)
         columns = rng.permutation(present)[:num_refs]
         refs_NF[n, : len(columns)] = index.pair_refs_PF[pair, columns]
-        allowed = index.allowed_targets(style, pair, columns)
-        if not len(allowed):  # the miner paired it with these references, so that it fits
-            allowed = index.pair_targets_P[pair : pair + 1]
-        rows = rng.permutation(allowed)
+        own = index.pair_targets_P[pair]  # fits: the miner paired it with these references
+        others = index.allowed_targets(style, pair, columns)
+        rows = np.append(own, rng.permutation(others[others != own]))
         numbers = buckets.numbers_U[rows]
         chosen = preferred if preferred in numbers else numbers[0]
         targets_NK[n] = np.resize(rows[numbers == chosen], num_targets)

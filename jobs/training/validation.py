@@ -14,7 +14,7 @@ from jobs.training.encoding import by_shape, encode_batch, references_of
 from jobs.training.loading import BatchLoader
 from jobs.training.noise import fixed_noise
 from jobs.training.objective import StyleObjective, Supervision, supervised_loss
-from jobs.training.sampling import StyleBatch, stack_groups
+from jobs.training.sampling import StyleBatch, pair_of_visit, stack_groups
 from jobs.training.sharding import even_passes
 from jobs.training.sigma_bands import HIGH_SIGMA
 
@@ -58,7 +58,8 @@ class Validator:
         styles = rng.permutation(num_styles)[: self.config.validation_styles].tolist()
         seeds = [[self.config.seed, _VALIDATION, style] for style in styles]
         num_refs, num_targets = self.config.max_refs, self.config.validation_targets
-        return stack_groups(index, buckets, styles, num_refs, num_targets, seeds)
+        pairs = [pair_of_visit(index, self.config.seed, style, 0) for style in styles]
+        return stack_groups(index, buckets, styles, pairs, num_refs, num_targets, seeds)
 
     def _own_groups(self, backbone: Backbone) -> list[tuple[_Group, float]]:
         """This rank's groups and weights; all ranks have equally many, padded at weight 0."""

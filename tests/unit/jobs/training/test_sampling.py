@@ -48,6 +48,29 @@ def test_every_style_comes_once_an_epoch(
     assert styles[:6] != styles[6:]
 
 
+def test_every_pair_of_a_style_has_its_turn_before_one_comes_again(
+    index: PairIndex, buckets: Buckets, config: TrainingConfig
+) -> None:
+    num_styles, num_pairs = len(index.styles), len(index.style_pairs[0])
+    assert num_pairs > 1
+    assert all(len(pairs) == num_pairs for pairs in index.style_pairs)
+    config = config.model_copy(update={"min_refs": config.max_refs})  # tells the pairs apart
+    drawn: list[list[tuple[int, ...]]] = [[] for _ in index.styles]
+    for step in range(2 * num_pairs * num_styles // config.styles_per_step):  # two rounds
+        batch = StyleSampler(index, buckets, config).batch(step, range(config.styles_per_step))
+        for n, style in enumerate(batch.styles_N):
+            refs, own_target = batch.refs_NF[n], batch.targets_NK[n, 0]
+            drawn[style].append((int(own_target), *sorted(refs[refs != NO_REF].tolist())))
+    for style, pairs in enumerate(index.style_pairs):
+        expected = Counter(
+            (int(index.pair_targets_P[pair]), *sorted(set(index.pair_refs_PF[pair]) - {NO_REF}))
+            for pair in pairs
+        )
+        first, second = drawn[style][:num_pairs], drawn[style][num_pairs:]
+        assert Counter(first) == Counter(second) == expected
+    assert any(rows[:num_pairs] != rows[num_pairs:] for rows in drawn)
+
+
 def test_the_number_of_references_varies_within_its_bounds(
     index: PairIndex, buckets: Buckets, config: TrainingConfig
 ) -> None:
