@@ -36,10 +36,14 @@ def make_inputs(pairs: Path, folder: Path) -> TrainingInputs:
 
 
 def encode_inputs(
-    inputs: TrainingInputs, config: TrainingConfig, folder: Path, kinds: Sequence[str]
+    inputs: TrainingInputs,
+    config: TrainingConfig,
+    folder: Path,
+    kinds: Sequence[str],
+    device: str = "cpu",
 ) -> TrainingInputs:
     """The input with its train split encoded."""
-    plan = EncodingPlan(config=config, inputs=inputs, init_uri=None, device="cpu")
+    plan = EncodingPlan(config=config, inputs=inputs, init_uri=None, device=device)
     stage = EncodeChunks(plan)
     for kind in kinds:
         num_rows = stage.num_rows(kind)

@@ -1,9 +1,11 @@
-"""One training worker as a process of its own, without Ray: prints its high-water mark in bytes.
+"""One training worker as a process of its own, without Ray: prints the memory that it took.
 
-Usage: python -m tests.training_memory_worker CONFIG INPUTS OUTPUT RANK WORLD_SIZE RENDEZVOUS
+Usage: python -m tests.training_memory_worker DEVICE CONFIG INPUTS OUTPUT RANK WORLD_SIZE RENDEZVOUS
 """
 
+import json
 import os
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -11,9 +13,16 @@ from typing import Any
 
 
 def main(
-    config: str, inputs: str, output: str, rank: str, world_size: str, rendezvous: str
+    device: str,
+    config: str,
+    inputs: str,
+    output: str,
+    rank: str,
+    world_size: str,
+    rendezvous: str,
 ) -> None:
     os.environ["LOCAL_RANK"] = rank
+    used_before = _gpu_bytes() if device == "cuda" else 0
     import ray.train
     import torch.distributed as dist
 
@@ -44,21 +53,52 @@ def main(
     ray.train.get_preemption_info = lambda: None
     checkpointing.ray_checkpoint = str
     dist.init_process_group(
-        "gloo", init_method=f"file://{rendezvous}", rank=int(rank), world_size=int(world_size)
+        "gloo" if device == "cpu" else "nccl",
+        init_method=f"file://{rendezvous}",
+        rank=int(rank),
+        world_size=int(world_size),
     )
     job = TrainingJob(
         config=TrainingConfig.model_validate_json(config),
         inputs=TrainingInputs.model_validate_json(inputs),
         output_uri=output,
         tracking=TrackingConfig(uri=f"sqlite:///{output}-mlflow.db"),
-        device="cpu",
+        device=device,
         init_uri=None,
         attempt_uri=f"{output}/attempt",
         origin={"key": "k", "run_id": "r"},
     )
     worker.Recorder = _SilentRecorder
     worker.train(job.model_dump(mode="json"))
-    print(_high_water_mark())
+    print(json.dumps(_resident() if device == "cpu" else _on_gpu(used_before)))
+
+
+def _resident() -> dict[str, int]:
+    return {"process": _high_water_mark()}
+
+
+def _on_gpu(used_before: int) -> dict[str, int]:
+    """The most bytes of tensors, of the allocator's blocks, and of the process with its context.
+
+    Args:
+        used_before: Bytes that others used on the GPU.
+    """
+    import torch
+
+    torch.cuda.synchronize()
+    outside = _gpu_bytes() - used_before - torch.cuda.memory_reserved()
+    reserved = torch.cuda.max_memory_reserved()
+    return {
+        "process": reserved + outside,
+        "reserved": reserved,
+        "tensors": torch.cuda.max_memory_allocated(),
+    }
+
+
+def _gpu_bytes() -> int:
+    """Bytes in use on the first GPU, read without making a context on it."""
+    command = ["nvidia-smi", "--id=0", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
+    return int(subprocess.check_output(command, text=True)) << 20
 
 
 def _high_water_mark() -> int:

@@ -25,7 +25,8 @@ from jobs.training.models import DTYPES, predictor_config
 _FP32 = 4
 _GIB = 2**30
 _TYPICAL_PROMPT = "a prompt of some length, as captions have it, " * 5
-_PROCESS_BYTES = {"cpu": 800 << 20, "cuda": 600 << 20}  # libraries; CUDA's context
+# Libraries; CUDA's context, libraries and NCCL, as measured on an H200.
+_PROCESS_BYTES = {"cpu": 800 << 20, "cuda": 1700 << 20}
 
 
 @dataclass(frozen=True)
@@ -114,12 +115,17 @@ class _Sharding:
 
     @property
     def buckets(self) -> int:
-        """Buffers of gradients on their way; on a CPU their untouched pages need nothing."""
-        if self.config.zero_stage == 0:
+        """Buffers of gradients on their way; on a CPU their untouched pages need nothing.
+
+        ZeRO-3 has one from the start. The others make two when the first gradient is there, which
+        is the predictor's: the backbone's activations are gone by then.
+        """
+        stage = self.config.zero_stage
+        if stage == 0:
             return 0
         if self.device == "cpu":
             return min(BUCKET_NUMBERS, self.trained) * self.itemsize
-        return 2 * BUCKET_NUMBERS * self.itemsize
+        return (1 if stage == 3 else 2) * BUCKET_NUMBERS * self.itemsize
 
     @property
     def step(self) -> int:
@@ -247,7 +253,7 @@ def _weights(
         "frozen encoders": frozen * sharding.itemsize,
         "backbone": shares.kept,
         "VAE and text encoder": sum(_bytes(encoder) for encoder in encoders),
-        "weight average": sharding.held * _FP32,
+        "weight average": sharding.share * _FP32,
     }
 
 
@@ -271,14 +277,19 @@ def _phases(sharding: _Sharding, shares: _BackboneShares, passes: PassBytes) -> 
     accumulated = sharding.reduced if config.gradient_accumulation_steps > 1 else kept
     gathered = sharding.trained * size if config.zero_stage == 3 else 0
     loading = shares.whole - shares.kept if sharding.device == "cpu" else 0
-    on_gpu = sharding.buckets if sharding.device == "cuda" else 0
-    later = sum(_optimizer(sharding).values()) + sharding.held * _FP32  # not there yet
+    from_the_start = sharding.device == "cuda" and config.zero_stage == 3
+    later = sum(_optimizer(sharding).values()) + sharding.share * _FP32  # not there yet
     averaged = sharding.held * size  # the trained values, while the averages are in their place
     return {
         "loading": max(0, loading - later),
         "encoding": max(0, passes.encoding - later),
-        "training pass": passes.training + shares.gathered + accumulated + gathered + on_gpu,
-        "gradient reduction": sharding.trained * size + sharding.buckets + sharding.reduced,
+        "training pass": passes.training
+        + shares.gathered
+        + accumulated
+        + gathered
+        + (sharding.buckets if from_the_start else 0),
+        "gradient reduction": sharding.buckets
+        + max(passes.predictor_activations, sharding.trained * size + sharding.reduced),
         "optimizer step": sharding.step + sharding.reduced,
         "validation": passes.validation + shares.gathered + averaged + gathered + kept,
         "picture": passes.picture + shares.gathered + averaged + kept,
