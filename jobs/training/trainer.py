@@ -163,6 +163,7 @@ class Trainer:
         """Add a step that was made to the sums."""
         self.average.update()
         self.state.num_skipped = 0
+        self.metrics.num_made += 1
         self.metrics.grad_norm += grad_norm
         for _, sigmas_NK, loss_NK in self.passes:
             self.metrics.add_losses(loss_NK.flatten().float(), sigmas_NK.flatten())
@@ -269,6 +270,7 @@ class Trainer:
         restored = self.checkpointer.restore()
         if restored is not None:
             self.state, self.best = restored
+        self.metrics = StepMetrics(self.objective.backbone.device)  # the first step begins now
 
     def finish(self) -> None:
         """Publish the best predictor, or the last one where nothing was validated."""
