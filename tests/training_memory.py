@@ -15,7 +15,7 @@ from jobs.training.config import TrainingConfig
 from jobs.training.inputs import TrainingInputs
 from jobs.training.loading import LATENTS, PROMPTS, TOKENS
 from jobs.training.memory import estimate_memory
-from jobs.training.preparation import longest_prompt
+from jobs.training.preparation import check_pairs
 from tests.pair_shards import write_pairs
 from tests.training_inputs import encode_inputs, make_inputs
 
@@ -122,7 +122,7 @@ class Workplace:
         return Comparison(estimated, measured, estimated - bare_estimate, measured - bare)
 
     def _estimated(self, config: TrainingConfig) -> int:
-        prompt = longest_prompt(str(self.folder / "pairs"))
+        prompt = check_pairs(config, str(self.folder / "pairs"))
         return estimate_memory(config, "cpu", prompt).total
 
 

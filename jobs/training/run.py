@@ -88,14 +88,14 @@ def run_training(
     """
     pairs_uri, output_uri = storage.absolute_uri(pairs_uri), storage.absolute_uri(output_uri)
     tracking = (tracking or TrackingConfig()).resolve(_workspace(output_uri))
-    check_pairs(config, pairs_uri)
+    prompt = check_pairs(config, pairs_uri)
     init_uri = materialise_init(config, init_from, output_uri, tracking)
     origin = describe_origin(config, pairs_uri, init_uri, init_from)
     finished = _finished(output_uri, origin["key"])
     if finished is not None:
         logger.info("%s holds this training already", output_uri)
         return finished
-    check_memory(config, pairs_uri)
+    check_memory(config, prompt)
 
     attempt_uri = start_attempt(
         storage.join_uri(output_uri, CHECKPOINTS_FOLDER, origin["key"][:_KEY_LENGTH])
