@@ -64,7 +64,7 @@ def fit_workers(job: TrainingJob) -> None:
         # A collective of NCCL that times out ends its process; otherwise it would be waited for.
         environment["TORCH_NCCL_ASYNC_ERROR_HANDLING"] = "1"
     trainer = ray.train.torch.TorchTrainer(
-        train_worker,
+        train_worker,  # type: ignore[arg-type]  # typed as of V1, where nothing is returned
         train_loop_config=job.model_dump(mode="json"),
         torch_config=WorkerProcesses(
             backend="gloo" if job.device == "cpu" else "nccl",

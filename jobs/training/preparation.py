@@ -47,7 +47,8 @@ def check_pairs(config: TrainingConfig, pairs_uri: str) -> str:
         raise InputError("pairs", pairs_uri, problem, fix)
     if not has_split(pairs_uri, "val"):
         logger.warning("%s has no val shards: the last weights are kept, unmeasured", pairs_uri)
-    return max(table["target_prompt"].to_pylist(), key=len)
+    prompts: list[str] = table["target_prompt"].to_pylist()
+    return max(prompts, key=len)
 
 
 def materialise_init(
