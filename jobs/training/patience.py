@@ -5,6 +5,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeVar
 
 from jobs.away import ServerAway
@@ -45,6 +46,23 @@ def patiently(
         if wait_s > _FIRST_WAIT_S:
             report(f"{what} went through")
         return result
+
+
+@dataclass(frozen=True)
+class Patience:
+    """Does things `patiently`, for somebody who waits as long for all of them.
+
+    Attributes:
+        patience_s: How long to try again, in seconds.
+        report: Told once if the server does not answer, and once it does again.
+    """
+
+    patience_s: float
+    report: Report
+
+    def __call__(self, action: Callable[[], _Result], what: str) -> _Result:
+        """Do ``action``, which messages call ``what``, and return its result."""
+        return patiently(action, what, self.patience_s, self.report)
 
 
 class BackgroundWriter:
