@@ -20,7 +20,7 @@ from jobs.training.config import TrainingConfig
 from jobs.training.inputs import TrainingInputs
 from jobs.training.loading import LATENTS, PROMPTS, TOKENS
 from jobs.training.memory import MemoryEstimate, estimate_memory
-from jobs.training.preparation import longest_prompt
+from jobs.training.preparation import check_pairs
 from tests.pair_shards import write_pairs
 from tests.training_inputs import encode_inputs, make_inputs
 
@@ -181,7 +181,7 @@ class Workplace:
         return Comparison(estimate, bare_estimate, peak, bare)
 
     def _estimate(self, config: TrainingConfig) -> MemoryEstimate:
-        prompt = longest_prompt(str(self.folder / "pairs"))
+        prompt = check_pairs(config, str(self.folder / "pairs"))
         return estimate_memory(config, self.device, prompt)
 
 

@@ -6,6 +6,7 @@ that takes seconds.
 
 import logging
 import os
+import re
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -20,12 +21,17 @@ from pydantic import BaseModel, ConfigDict, Field
 from i2l_model.errors import InputError
 from jobs import storage
 from jobs.away import ServerAway
+from jobs.storage.s3_errors import s3_errors
 
 logger = logging.getLogger(__name__)
 
 _MAX_PARAM_CHARS = 500
 _PARAMS_A_BATCH = 100
+_MAX_REASON_CHARS = 200
 _SQLITE = "sqlite:///"
+_UNAVAILABLE = ("TEMPORARILY_UNAVAILABLE", "DEADLINE_EXCEEDED")  # 503 and 504
+# The client tries again on 429, 500, 502, 503 and 504 before it says the first.
+_NO_ANSWER = re.compile("Max retries exceeded|failed with (timeout )?exception")
 
 
 class TrackingConfig(BaseModel):
@@ -123,9 +129,11 @@ def mlflow_errors(uri: str | None) -> Iterator[None]:
         if code in ("PERMISSION_DENIED", "UNAUTHENTICATED"):
             fix = "check MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD or the token"
             raise InputError("tracking.uri", uri, "refused the request", fix) from error
-        if "Max retries exceeded" in str(error):
+        if code in _UNAVAILABLE or _NO_ANSWER.search(str(error)):
+            reason = next(iter(str(error).splitlines()), "no reason given")[:_MAX_REASON_CHARS]
             fix = "start the MLflow server or fix it"
-            raise ServerAway("tracking.uri", uri, "stopped answering", fix) from error
+            problem = f"stopped answering ({reason})"
+            raise ServerAway("tracking.uri", uri, problem, fix) from error
         raise
 
 
@@ -242,13 +250,19 @@ class Tracker:
 
     def log_image(self, image: Image.Image, name: str, step: int) -> None:
         """Record an image of one step under ``name``."""
-        with mlflow_errors(self.config.uri):
+        with self._artifact_errors():
             self._client.log_image(self.run_id, image, key=name, step=step)
 
     def log_artifacts(self, folder: str | Path, path: str | None = None) -> None:
         """Upload the files below the local ``folder`` to ``path`` inside the run."""
-        with mlflow_errors(self.config.uri):
+        with self._artifact_errors():
             self._client.log_artifacts(self.run_id, str(folder), path)
+
+    @contextmanager
+    def _artifact_errors(self) -> Iterator[None]:
+        """As `mlflow_errors`; the client itself writes to a store in S3, which may be away too."""
+        with mlflow_errors(self.config.uri), s3_errors(f"files of {self.config.uri}"):
+            yield
 
     def artifact_sizes(self, path: str) -> dict[str, int]:
         """Name → bytes of the files directly in ``path`` of the run, as the store reports them."""

@@ -16,7 +16,7 @@ from jobs.training.attempts import newest_whole
 from jobs.training.averaging import WeightAverage
 from jobs.training.checkpoints import TrainerState
 from jobs.training.job import TrainingJob
-from jobs.training.patience import Report, patiently
+from jobs.training.patience import Patience, Report
 from jobs.training.trained_state import gather_state, scatter_state
 
 Weights = dict[str, torch.Tensor]
@@ -39,6 +39,7 @@ class Checkpointer:
         self._engine = engine
         self._average = average
         self._report = report
+        self._patience = Patience(job.config.storage_patience_s, report)
         self._uploaded = threading.Event()
         self._uploaded.set()
 
@@ -119,8 +120,7 @@ class Checkpointer:
         choice: list[str | None] = [None]
         if dist.get_rank() == 0:
             find = partial(newest_whole, self._job.attempt_uri)
-            patience_s = self._job.config.storage_patience_s
-            choice = [patiently(find, "listing checkpoints", patience_s, self._report)]
+            choice = [self._patience(find, "listing checkpoints")]
         dist.broadcast_object_list(choice)
         return choice[0]
 

@@ -11,12 +11,16 @@ class TrainingDiverged(RuntimeError):
     """Too many steps in a row had no finite gradient, or a loss far above those before."""
 
 
-def train_worker(settings: dict[str, Any]) -> None:
+def train_worker(settings: dict[str, Any]) -> Exception | None:
     """Train one rank from the newest checkpoint to the last step.
 
     Args:
         settings: A `TrainingJob` as JSON-ready values.
+
+    Returns:
+        What ended all ranks alike and would again: a `TrainingDiverged`, or an input error while
+        the training was set up. Raised, it would have Ray Train start the workers again.
     """
     from jobs.training.worker import train
 
-    train(settings)
+    return train(settings)

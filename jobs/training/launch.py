@@ -12,7 +12,7 @@ from i2l_model.errors import InputError
 from jobs import storage
 from jobs.cluster import worker_errors
 from jobs.training.config import TrainingConfig
-from jobs.training.entry import TrainingDiverged, train_worker
+from jobs.training.entry import train_worker
 from jobs.training.job import TrainingJob
 from jobs.training.ray_storage import ray_filesystem
 from jobs.training.worker_processes import WorkerProcesses
@@ -47,7 +47,10 @@ def choose_device(config: TrainingConfig) -> str:
 
 
 def fit_workers(job: TrainingJob) -> None:
-    """Run the workers to the end; their own errors come out."""
+    """Run the workers to the end; their own errors come out.
+
+    Workers that died, or raised, are started again; what `train_worker` returns ends the run.
+    """
     config = job.config
     storage_path, _, name = job.attempt_uri.rpartition("/")
     filesystem = None
@@ -61,7 +64,7 @@ def fit_workers(job: TrainingJob) -> None:
         # A collective of NCCL that times out ends its process; otherwise it would be waited for.
         environment["TORCH_NCCL_ASYNC_ERROR_HANDLING"] = "1"
     trainer = ray.train.torch.TorchTrainer(
-        train_worker,
+        train_worker,  # type: ignore[arg-type]  # typed as of V1, where nothing is returned
         train_loop_config=job.model_dump(mode="json"),
         torch_config=WorkerProcesses(
             backend="gloo" if job.device == "cpu" else "nccl",
@@ -81,8 +84,10 @@ def fit_workers(job: TrainingJob) -> None:
             worker_runtime_env={"env_vars": environment},
         ),
     )
-    with worker_errors(TrainingDiverged), _ray_timeout(config.collective_timeout_s):
-        trainer.fit()
+    with worker_errors(), _ray_timeout(config.collective_timeout_s):
+        error = trainer.fit().return_value  # type: ignore[attr-defined]  # typed as that of V1
+    if error is not None:
+        raise error
 
 
 @contextmanager

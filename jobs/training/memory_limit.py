@@ -10,7 +10,6 @@ import torch
 from i2l_model.errors import InputError
 from jobs.training.config import TrainingConfig
 from jobs.training.memory import MemoryEstimate, estimate_memory
-from jobs.training.preparation import longest_prompt
 
 logger = logging.getLogger(__name__)
 
@@ -18,12 +17,12 @@ _GIB = 2**30
 _CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
-def check_memory(config: TrainingConfig, pairs_uri: str) -> MemoryEstimate | None:
+def check_memory(config: TrainingConfig, prompt: str | None) -> MemoryEstimate | None:
     """Estimate a worker's memory and compare it with what it has.
 
     Args:
         config: The training.
-        pairs_uri: Its pairs; the longest prompt is read from them, if they are there.
+        prompt: The longest prompt of its pairs; None takes one of usual length.
 
     Returns:
         The estimate; None where the sizes of backbone or encoder are not found here, with a
@@ -34,7 +33,7 @@ def check_memory(config: TrainingConfig, pairs_uri: str) -> MemoryEstimate | Non
     """
     device = expected_device(config)
     try:
-        estimate = estimate_memory(config, device, longest_prompt(pairs_uri))
+        estimate = estimate_memory(config, device, prompt)
     except InputError as error:
         if error.field.startswith("training"):
             raise

@@ -24,8 +24,12 @@ logger = logging.getLogger(__name__)
 _INIT_FOLDER = "init"
 
 
-def check_pairs(config: TrainingConfig, pairs_uri: str) -> None:
-    """Raise InputError unless the train split has enough styles."""
+def check_pairs(config: TrainingConfig, pairs_uri: str) -> str:
+    """Refuse pairs that the training cannot use, and return their longest prompt.
+
+    Raises:
+        InputError: If there are none, or the train split has not enough styles.
+    """
     if not has_split(pairs_uri, "train"):
         fix = "give the output of i2l mine, with train pairs"
         raise InputError("pairs", pairs_uri, "has no train shards", fix)
@@ -33,7 +37,7 @@ def check_pairs(config: TrainingConfig, pairs_uri: str) -> None:
     if not storage.exists(index):
         raise InputError("pairs", pairs_uri, "has no index.parquet", "give the output of i2l mine")
     table = pyarrow.parquet.read_table(
-        io.BytesIO(storage.read_bytes(index)), columns=["split", "style_id"]
+        io.BytesIO(storage.read_bytes(index)), columns=["split", "style_id", "target_prompt"]
     )
     rows = zip(table["split"].to_pylist(), table["style_id"].to_pylist(), strict=True)
     num_styles = len({style for split, style in rows if split == "train"})
@@ -43,18 +47,8 @@ def check_pairs(config: TrainingConfig, pairs_uri: str) -> None:
         raise InputError("pairs", pairs_uri, problem, fix)
     if not has_split(pairs_uri, "val"):
         logger.warning("%s has no val shards: the last weights are kept, unmeasured", pairs_uri)
-
-
-def longest_prompt(pairs_uri: str) -> str | None:
-    """The longest prompt of the pairs; None where there is no index."""
-    index = storage.join_uri(pairs_uri, "index.parquet")
-    if not storage.exists(index):
-        return None
-    table = pyarrow.parquet.read_table(
-        io.BytesIO(storage.read_bytes(index)), columns=["target_prompt"]
-    )
     prompts: list[str] = table["target_prompt"].to_pylist()
-    return max(prompts, key=len, default=None)
+    return max(prompts, key=len)
 
 
 def materialise_init(

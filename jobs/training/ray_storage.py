@@ -8,7 +8,7 @@ import io
 import logging
 from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.fs
@@ -16,11 +16,9 @@ import pyarrow.fs
 from i2l_model.errors import InputError
 from jobs import storage
 from jobs.away import ServerAway
-from jobs.training.patience import patiently
+from jobs.training.patience import Patience
 
 logger = logging.getLogger(__name__)
-
-_Result = TypeVar("_Result")
 
 
 def ray_filesystem(patience_s: float) -> pyarrow.fs.FileSystem:
@@ -29,20 +27,20 @@ def ray_filesystem(patience_s: float) -> pyarrow.fs.FileSystem:
     Args:
         patience_s: How long to wait for a server that is away, in seconds.
     """
-    return pyarrow.fs.PyFileSystem(_S3Handler(patience_s))
+    return pyarrow.fs.PyFileSystem(_S3Handler(Patience(patience_s, logger.warning)))
 
 
 class _S3Handler(pyarrow.fs.FileSystemHandler):  # type: ignore[misc]  # pyarrow has no types
     """Small files and the deletion of folders, which is what Ray Train asks for."""
 
-    def __init__(self, patience_s: float) -> None:
-        self.patience_s = patience_s
+    def __init__(self, patience: Patience) -> None:
+        self.patience = patience
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _S3Handler) and other.patience_s == self.patience_s
+        return isinstance(other, _S3Handler) and other.patience == self.patience
 
     def __hash__(self) -> int:
-        return hash(self.patience_s)
+        return hash(self.patience)
 
     def get_type_name(self) -> str:
         return "i2l-s3"
@@ -51,29 +49,26 @@ class _S3Handler(pyarrow.fs.FileSystemHandler):  # type: ignore[misc]  # pyarrow
         return path
 
     def get_file_info(self, paths: list[str]) -> list[pyarrow.fs.FileInfo]:
-        return [self._patiently(partial(_file_info, path), f"asking for {path}") for path in paths]
+        return [self.patience(partial(_file_info, path), f"asking for {path}") for path in paths]
 
     def create_dir(self, path: str, recursive: bool) -> None:
         """Object storage has no folders to create."""
 
     def delete_dir(self, path: str) -> None:
-        self._patiently(partial(storage.delete, _uri(path)), f"deleting {path}")
+        self.patience(partial(storage.delete, _uri(path)), f"deleting {path}")
 
     def delete_file(self, path: str) -> None:
         self.delete_dir(path)
 
     def open_input_stream(self, path: str) -> Any:
         read = partial(storage.read_bytes, _uri(path))
-        return pa.BufferReader(self._patiently(read, f"reading {path}"))
+        return pa.BufferReader(self.patience(read, f"reading {path}"))
 
     def open_output_stream(self, path: str, metadata: Any) -> Any:
         return pa.PythonFile(_Upload(partial(self._write, path)), mode="w")
 
     def _write(self, path: str, data: bytes) -> None:
-        self._patiently(partial(storage.write_bytes, _uri(path), data), f"writing {path}")
-
-    def _patiently(self, action: Callable[[], _Result], what: str) -> _Result:
-        return patiently(action, what, self.patience_s, logger.warning)
+        self.patience(partial(storage.write_bytes, _uri(path), data), f"writing {path}")
 
     def _refused(self, *_: Any) -> Any:
         raise NotImplementedError("Ray Train is expected to do without")

@@ -19,7 +19,8 @@ VALIDATION_FOLDER = "validation"
 class Recorder:
     """Writes on rank 0 and does nothing on the other ranks.
 
-    The training never waits for it: while storage or MLflow are away, what is recorded is kept.
+    The training never waits for it: while storage or MLflow are away, what is recorded is kept,
+    up to a limit.
 
     Args:
         job: The job; its MLflow run has been started by the driver.
@@ -58,10 +59,15 @@ class Recorder:
             return
         buffer = io.BytesIO()
         image.save(buffer, "PNG")
+        data = buffer.getvalue()
         name = f"step-{step:06d}.png"
         uri = storage.join_uri(self._job.output_uri, VALIDATION_FOLDER, name)
-        self._storage.add(partial(storage.write_bytes, uri, buffer.getvalue()))
-        self._mlflow.add(lambda: self._run().log_image(image, "validation", step))
+        self._storage.add(partial(storage.write_bytes, uri, data), len(data))
+        self._mlflow.add(partial(self._log_image, data, step), len(data))
+
+    def _log_image(self, data: bytes, step: int) -> None:
+        with Image.open(io.BytesIO(data)) as image:
+            self._run().log_image(image, "validation", step)
 
     def close(self, patience_s: float) -> None:
         """Wait for what is still to be written, for each server at most ``patience_s`` seconds."""

@@ -3,12 +3,12 @@
 import json
 import logging
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from i2l_model.errors import InputError
 from jobs import storage
@@ -26,7 +26,7 @@ from jobs.training.job import (
 )
 from jobs.training.launch import choose_device, fit_workers
 from jobs.training.memory_limit import check_memory
-from jobs.training.patience import patiently
+from jobs.training.patience import Patience
 from jobs.training.preparation import check_pairs, describe_origin, materialise_init
 from jobs.training.progress_stream import ProgressFollower
 from jobs.training.recorder import VALIDATION_FOLDER
@@ -34,9 +34,9 @@ from jobs.training.recorder import VALIDATION_FOLDER
 logger = logging.getLogger(__name__)
 
 _RUN_FILE = "run.json"
+_KEPT_FILE = "kept.json"
+"""Says that the MLflow run has the predictor and is ended; without it, both are done again."""
 _KEY_LENGTH = 16
-
-_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,8 @@ def run_training(
 
     The output folder gets ``predictor/``, ``training.json``, ``validation/``, ``checkpoints/`` and
     ``progress.jsonl``. With other settings or pairs than before, the training starts afresh; with
-    the same, a finished one returns at once.
+    the same, a finished one returns at once; if MLflow was away at its end, it gets the
+    predictor now.
 
     Args:
         config: All settings.
@@ -88,25 +89,23 @@ def run_training(
     """
     pairs_uri, output_uri = storage.absolute_uri(pairs_uri), storage.absolute_uri(output_uri)
     tracking = (tracking or TrackingConfig()).resolve(_workspace(output_uri))
-    check_pairs(config, pairs_uri)
+    prompt = check_pairs(config, pairs_uri)
     init_uri = materialise_init(config, init_from, output_uri, tracking)
     origin = describe_origin(config, pairs_uri, init_uri, init_from)
     finished = _finished(output_uri, origin["key"])
     if finished is not None:
         logger.info("%s holds this training already", output_uri)
+        _keep_again(tracking, config, output_uri, origin, finished)
         return finished
-    check_memory(config, pairs_uri)
-
-    attempt_uri = start_attempt(
-        storage.join_uri(output_uri, CHECKPOINTS_FOLDER, origin["key"][:_KEY_LENGTH])
-    )
+    check_memory(config, prompt)
+    attempts_uri = storage.join_uri(output_uri, CHECKPOINTS_FOLDER, origin["key"][:_KEY_LENGTH])
+    attempt_uri = start_attempt(attempts_uri)
     with _tracked_run(tracking, config, output_uri, origin) as tracker:
         ensure_ray()
         progress, device = progress or NullProgress(), choose_device(config)
-        inputs = prepare_inputs(config, pairs_uri, output_uri, init_uri, device, progress)
         job = TrainingJob(
             config=config,
-            inputs=inputs,
+            inputs=prepare_inputs(config, pairs_uri, output_uri, init_uri, device, progress),
             output_uri=output_uri,
             tracking=tracking,
             device=device,
@@ -116,11 +115,7 @@ def run_training(
         )
         with ProgressFollower(output_uri, progress):
             fit_workers(job)
-        result = _patiently(config, partial(_finished, output_uri, job.key), "reading the result")
-        assert result is not None, "the workers finished without a predictor"
-        _patiently(config, partial(_log_result, tracker, job, result), "keeping the predictor")
-        _patiently(config, tracker.finish, "ending the MLflow run")
-    return replace(result, reused=False)
+        return _collect(tracker, config, output_uri, job.key)
 
 
 def _workspace(output_uri: str) -> Path:
@@ -164,22 +159,17 @@ def _tracked_run(
         raise
 
 
-def _patiently(config: TrainingConfig, action: Callable[[], _Result], what: str) -> _Result:
-    """At the end of a training nothing is given up because a server is away."""
-    return patiently(action, what, config.storage_patience_s, logger.warning)
-
-
 def _start_run(
     tracking: TrackingConfig, config: TrainingConfig, output_uri: str, origin: dict[str, Any]
 ) -> Tracker:
     """Start the MLflow run, or go on with that of the interrupted training."""
+    storage.delete(storage.join_uri(output_uri, _KEPT_FILE))
     uri = storage.join_uri(output_uri, _RUN_FILE)
     earlier = _read_json(uri)
     tracker = Tracker(tracking)
     same = earlier.get("key") == origin["key"]
-    tags = {name: str(origin[name]) for name in ("git_sha", "config_hash", "pairs_hash")}
     before = earlier.get("run_id") if same else None
-    run_id = tracker.start("train", run_id=before, tags={**tags, "kind": "training"})
+    run_id = tracker.start("train", run_id=before, tags=_tags(origin))
     if run_id != before:
         # Pictures of another training would be taken for this one's.
         storage.delete(storage.join_uri(output_uri, VALIDATION_FOLDER))
@@ -189,11 +179,52 @@ def _start_run(
     return tracker
 
 
-def _log_result(tracker: Tracker, job: TrainingJob, result: TrainingResult) -> None:
-    """Keep the predictor and the history with the run."""
+def _tags(origin: dict[str, Any]) -> dict[str, str]:
+    hashes = {name: str(origin[name]) for name in ("git_sha", "config_hash", "pairs_hash")}
+    return {**hashes, "kind": "training"}
+
+
+def _collect(tracker: Tracker, config: TrainingConfig, output_uri: str, key: str) -> TrainingResult:
+    """Read what the workers have published, and keep it with the MLflow run."""
+    patience = Patience(config.storage_patience_s, logger.warning)
+    result = patience(partial(_finished, output_uri, key), "reading the result")
+    assert result is not None, "the workers finished without a predictor"
+    _keep(tracker, patience, output_uri, key)
+    return replace(result, reused=False)
+
+
+def _keep_again(
+    tracking: TrackingConfig,
+    config: TrainingConfig,
+    output_uri: str,
+    origin: dict[str, Any],
+    result: TrainingResult,
+) -> None:
+    """Keep a finished training with its MLflow run, unless that was done when it ended."""
+    key = origin["key"]
+    if _read_json(storage.join_uri(output_uri, _KEPT_FILE)).get("key") == key:
+        return
+    tracker = Tracker(tracking)
+    tracker.start("train", run_id=result.run_id, tags=_tags(origin))
+    _keep(tracker, Patience(config.storage_patience_s, logger.warning), output_uri, key)
+
+
+def _keep(tracker: Tracker, patience: Patience, output_uri: str, key: str) -> None:
+    """Keep predictor and history with the run and end it; nothing is given up for a server."""
+    patience(partial(_log_result, tracker, output_uri), "keeping the predictor")
+    patience(tracker.finish, "ending the MLflow run")
+    record = {"key": key, "run_id": tracker.run_id}
+    marker = storage.join_uri(output_uri, _KEPT_FILE)
+    data = (json.dumps(record) + "\n").encode()
+    patience(partial(storage.write_bytes, marker, data), f"writing {_KEPT_FILE}")
+
+
+def _log_result(tracker: Tracker, output_uri: str) -> None:
+    """Copy the predictor and the history into the run's files."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        storage.download_folder(result.predictor_uri, folder / PREDICTOR_FOLDER)
-        history = storage.read_bytes(storage.join_uri(job.output_uri, HISTORY_FILE))
+        predictor_uri = storage.join_uri(output_uri, PREDICTOR_FOLDER)
+        storage.download_folder(predictor_uri, folder / PREDICTOR_FOLDER)
+        history = storage.read_bytes(storage.join_uri(output_uri, HISTORY_FILE))
         storage.write_bytes(folder / HISTORY_FILE, history)
         tracker.log_artifacts(folder)

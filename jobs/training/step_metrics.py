@@ -25,6 +25,10 @@ class StepMetrics:
 
     Args:
         device: Device of the training; work on it is waited for where a time is taken.
+
+    Attributes:
+        num_steps: Steps, those that were left out too.
+        num_made: Steps that were made; losses and gradients are of these.
     """
 
     device: torch.device
@@ -33,6 +37,7 @@ class StepMetrics:
     high_loss: float = 0.0
     num_high: int = 0
     num_steps: int = 0
+    num_made: int = 0
     num_samples: int = 0
     grad_norm: float = 0.0
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PARTS, 0.0))
@@ -63,8 +68,8 @@ class StepMetrics:
     def combined(self) -> dict[str, float]:
         """Metrics over all ranks; all call it together.
 
-        Losses are of the samples whose step was made, and absent where there is none. Times are
-        means over the ranks, in seconds a step; memory is that of the rank which has most.
+        Losses and gradients are of the steps that were made, and absent where there is none. Times
+        are means over the ranks, in seconds a step; memory is that of the rank which has most.
         """
         scalars = [self.high_loss, self.num_high, self.num_samples, *self.seconds.values()]
         sums = torch.cat([torch.tensor(scalars).double(), self.losses_S, self.counts_S])
@@ -77,11 +82,11 @@ class StepMetrics:
         elapsed_s = time.monotonic() - self.started
         parts = dist.get_world_size() * self.num_steps
         return {
-            "optim/grad_norm": self.grad_norm / self.num_steps,
             "time/step_s": elapsed_s / self.num_steps,
             **{f"time/{name}_s": s / parts for name, s in zip(PARTS, seconds, strict=True)},
             "data/samples_per_s": num_samples / elapsed_s,
             "memory/peak_gib": float(peak),
+            **({"optim/grad_norm": self.grad_norm / self.num_made} if self.num_made else {}),
             **_losses(bands[:_NUM_BANDS], bands[_NUM_BANDS:]),
             **({"train/loss_high_sigma": high_loss / num_high} if num_high else {}),
         }

@@ -5,11 +5,11 @@
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -28,7 +28,7 @@ from jobs.training.grid import validation_grid
 from jobs.training.job import TrainingJob
 from jobs.training.noise import draw_noise
 from jobs.training.objective import StyleObjective
-from jobs.training.patience import patiently
+from jobs.training.patience import Patience
 from jobs.training.recorder import Recorder
 from jobs.training.results import publish_results
 from jobs.training.sampling import StyleBatch, StyleSampler, describe_batch
@@ -39,8 +39,6 @@ from jobs.training.validation import Validator
 SKIPPED_FOLDER = "skipped"
 _SLOW_INPUT = 0.05  # share of the step time from which the progress line tells it
 _SPIKE_DECAY = 0.98  # of the running mean that a loss is compared with
-
-_Result = TypeVar("_Result")
 
 
 @dataclass
@@ -72,6 +70,7 @@ class Trainer:
     best: dict[str, torch.Tensor] = field(default_factory=dict)
     metrics: StepMetrics = field(init=False)
     checkpointer: Checkpointer = field(init=False)
+    patience: Patience = field(init=False)
     styles: list[StyleRecord] = field(default_factory=list)
     spike: str = ""
     passes: list[tuple[StyleBatch, torch.Tensor, torch.Tensor]] = field(default_factory=list)
@@ -79,6 +78,7 @@ class Trainer:
     def __post_init__(self) -> None:
         self.metrics = StepMetrics(self.objective.backbone.device)
         self.checkpointer = Checkpointer(self.job, self.engine, self.average, self.recorder.message)
+        self.patience = Patience(self.job.config.storage_patience_s, self.recorder.message)
 
     @property
     def objective(self) -> StyleObjective:
@@ -163,6 +163,7 @@ class Trainer:
         """Add a step that was made to the sums."""
         self.average.update()
         self.state.num_skipped = 0
+        self.metrics.num_made += 1
         self.metrics.grad_norm += grad_norm
         for _, sigmas_NK, loss_NK in self.passes:
             self.metrics.add_losses(loss_NK.flatten().float(), sigmas_NK.flatten())
@@ -179,7 +180,7 @@ class Trainer:
         name = f"step-{step + 1:08d}-rank-{self.rank:05d}.json"
         data = (json.dumps(record, indent=1) + "\n").encode()
         write = partial(storage.write_bytes, storage.join_uri(skipped, name), data)
-        self._patiently(write, f"writing {name}")
+        self.patience(write, f"writing {name}")
         reason = self.spike or "the gradient is no finite number"
         problem = f"{reason} at step {step + 1}; its batch is in {skipped}"
         self.recorder.message(f"left out: {problem}")
@@ -269,6 +270,7 @@ class Trainer:
         restored = self.checkpointer.restore()
         if restored is not None:
             self.state, self.best = restored
+        self.metrics = StepMetrics(self.objective.backbone.device)  # the first step begins now
 
     def finish(self) -> None:
         """Publish the best predictor, or the last one where nothing was validated."""
@@ -276,8 +278,4 @@ class Trainer:
         weights = self.best if known else self.average.whole_state()
         if self.template is not None:
             publish = partial(publish_results, self.job, self.state, self.template, weights)
-            self._patiently(publish, "publishing the predictor")
-
-    def _patiently(self, action: Callable[[], _Result], what: str) -> _Result:
-        patience_s = self.job.config.storage_patience_s
-        return patiently(action, what, patience_s, self.recorder.message)
+            self.patience(publish, "publishing the predictor")

@@ -55,6 +55,7 @@ def train(
     settings = read_recipe(recipe, overrides, {"training.profile": profile or None})
     if dry_run:
         from jobs.training.memory_limit import check_memory
+        from jobs.training.preparation import check_pairs
 
         print_settings(
             pairs=pairs,
@@ -63,7 +64,7 @@ def train(
             training=settings.training,
             tracking=settings.tracking,
         )
-        estimate = check_memory(settings.training, pairs)
+        estimate = check_memory(settings.training, check_pairs(settings.training, pairs))
         if estimate is not None:
             print_settings(memory_of_a_worker=estimate.described())
         return

@@ -15,7 +15,9 @@ from safetensors.torch import load_file
 from i2l_model.errors import InputError
 from i2l_model.predictor import LoraPredictor
 from jobs.registry.tracking import TrackingConfig
+from jobs.training import run
 from jobs.training.checkpoints import whole_files
+from jobs.training.entry import TrainingDiverged
 from jobs.training.run import TrainingResult, run_training
 from tests.integration.training_world import DRIVER, STEPS, Recording, World, history, losses
 
@@ -150,3 +152,27 @@ def test_an_initial_predictor_of_other_size_is_refused_before_ray(
             tracking=TrackingConfig(uri=world.database),
             init_from=result.predictor_uri,
         )
+
+
+def times_started(output: Path) -> int:
+    """How often workers have begun to set up a training."""
+    lines = (output / "progress.jsonl").read_text().splitlines()
+    events = [json.loads(line) for line in lines]
+    return sum(event.get("stage") == "read pairs" and event["done"] == 0 for event in events)
+
+
+def test_a_training_that_diverges_ends_at_once(world: World, ray_cluster: None) -> None:
+    changes = {"learning_rate": 1e30, "warmup_fraction": 0.0, "max_skipped_steps": 1}
+    with pytest.raises(TrainingDiverged, match=r"at step \d+; .* 2 steps in a row: lower"):
+        world.train("diverged", max_failures=3, **changes)
+    assert times_started(world.folder / "diverged") == 1
+
+
+def test_input_that_the_workers_refuse_is_not_tried_again(
+    world: World, ray_cluster: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "check_memory", lambda *_: None)  # it refuses the size before
+    changes = {"aspect_buckets": ((72, 60),), "cache": False}
+    with pytest.raises(InputError, match=r"60"):
+        world.train("refused", max_failures=3, **changes)
+    assert times_started(world.folder / "refused") == 1

@@ -6,7 +6,8 @@ import pytest
 from PIL import Image
 
 from i2l_model.errors import InputError
-from jobs.registry.tracking import Tracker, TrackingConfig, connect, flatten
+from jobs.away import ServerAway
+from jobs.registry.tracking import Tracker, TrackingConfig, connect, flatten, mlflow_errors
 
 
 @pytest.fixture(autouse=True)
@@ -98,3 +99,28 @@ def test_a_deleted_experiment_is_an_input_error(tracking: TrackingConfig) -> Non
     client.delete_experiment(client.create_experiment("gone"))
     with pytest.raises(InputError, match="is deleted"):
         Tracker(gone).start("train")
+
+
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [
+        ("TEMPORARILY_UNAVAILABLE", "(sqlite3.OperationalError) database is locked\n[SQL: ...]"),
+        ("INTERNAL_ERROR", "API request to http://x failed with exception Max retries exceeded"),
+        ("INTERNAL_ERROR", "API request to http://x failed with timeout exception read"),
+    ],
+)
+def test_what_passes_by_itself_is_told_apart(code: str, text: str) -> None:
+    from mlflow.exceptions import MlflowException
+    from mlflow.protos.databricks_pb2 import ErrorCode
+
+    with pytest.raises(ServerAway, match="stopped answering") as away, mlflow_errors("http://x"):
+        raise MlflowException(text, ErrorCode.Value(code))
+    assert "SQL:" not in str(away.value)
+
+
+def test_a_request_that_cannot_succeed_is_no_server_that_is_away() -> None:
+    from mlflow.exceptions import MlflowException
+    from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
+
+    with pytest.raises(MlflowException, match="deleted"), mlflow_errors("http://x"):
+        raise MlflowException("the run is deleted", INVALID_PARAMETER_VALUE)

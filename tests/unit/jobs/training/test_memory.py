@@ -76,7 +76,7 @@ def test_a_training_that_cannot_fit_is_refused_with_what_to_change() -> None:
     with pytest.raises(
         InputError, match=r"memory_gib \(0\.5\) .* gradient_checkpointing"
     ) as refusal:
-        check_memory(config, "no-pairs")
+        check_memory(config, None)
     assert "\n" not in str(refusal.value)
 
 
@@ -86,11 +86,11 @@ def test_workers_share_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     config = TrainingConfig(num_workers=4)
     assert memory_limit.worker_bytes(config, "cpu") == 2**28
     with pytest.raises(InputError, match="memory_gib"):
-        check_memory(config, "no-pairs")
+        check_memory(config, None)
 
 
 def test_sizes_that_are_not_here_are_not_guessed(caplog: pytest.LogCaptureFixture) -> None:
-    assert check_memory(TrainingConfig(backbone="./nowhere"), "no-pairs") is None
+    assert check_memory(TrainingConfig(backbone="./nowhere"), None) is None
     assert "no estimate" in caplog.text
 
 

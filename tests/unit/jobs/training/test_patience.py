@@ -1,5 +1,6 @@
 import logging
 import threading
+from functools import partial
 
 import pytest
 
@@ -94,3 +95,39 @@ def test_a_server_that_cannot_be_reached_is_waited_for_and_a_refusal_is_not(
     with pytest.raises(InputError, match="was refused"):
         patiently(act, "the upload", 60, print)
     assert waits == [1.0]
+
+
+def test_a_write_that_is_refused_holds_up_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    server = Server()
+    tries: list[str] = []
+
+    def refused(name: str) -> None:
+        tries.append(name)
+        raise RuntimeError("the run is deleted")
+
+    writer = BackgroundWriter("MLflow", retry_s=0.01)
+    with caplog.at_level(logging.WARNING):
+        for name in ("a", "b"):
+            writer.add(partial(refused, name))
+        writer.add(partial(server.write, 1))
+        writer.add(partial(refused, "c"))
+        writer.add(partial(server.write, 2))
+        writer.close(patience_s=WAIT_S)
+    assert server.taken == [1, 2]
+    assert tries == ["a"] * 3 + ["b"] + ["c"] * 3
+    assert caplog.text.count("refuses a write (the run is deleted)") == 2
+    assert "3 writes to MLflow are lost" in caplog.text
+
+
+def test_no_more_is_kept_than_the_memory_for_it(caplog: pytest.LogCaptureFixture) -> None:
+    server = Server()
+    server.away = True
+    writer = BackgroundWriter("MLflow", retry_s=0.01, max_bytes=30)
+    with caplog.at_level(logging.WARNING):
+        for number in range(5):
+            writer.add(partial(server.write, number), 10)
+        server.away = False
+        writer.close(patience_s=WAIT_S)
+    assert server.taken == [0, 1, 2]
+    assert caplog.text.count("no more are kept") == 1
+    assert "2 writes to MLflow are lost" in caplog.text

@@ -1,6 +1,7 @@
 import json
 from pathlib import Path
 
+import pyarrow.parquet
 import pytest
 
 from i2l_model.backbones import Backbone
@@ -16,8 +17,10 @@ from jobs.training.preparation import check_pairs, describe_origin, materialise_
 from tests.pair_shards import write_pairs
 
 
-def test_good_pairs_pass(config: TrainingConfig, pairs: Path) -> None:
-    check_pairs(config, str(pairs))
+def test_good_pairs_pass_and_tell_their_longest_prompt(config: TrainingConfig, pairs: Path) -> None:
+    index = pyarrow.parquet.read_table(pairs / "index.parquet")
+    prompt = check_pairs(config, str(pairs))
+    assert len(prompt) == max(map(len, index["target_prompt"].to_pylist()))
 
 
 def test_a_folder_without_train_pairs_is_refused(config: TrainingConfig, tmp_path: Path) -> None:

@@ -256,6 +256,34 @@ def test_a_loss_far_above_those_before_leaves_its_step_out(
     assert trainer.average.num_updates == 3
 
 
+def test_the_gradient_that_is_shown_is_of_the_steps_that_were_made(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = workshop.build()
+    run(expected, 0, 1)
+    trainer = workshop.build(log_every=2)
+    run(trainer, 0, 1)
+    forward = type(trainer.objective).forward
+    monkeypatch.setattr(
+        type(trainer.objective), "forward", lambda *args: forward(*args) * float("nan")
+    )
+    run(trainer, 1, 4)
+    norms = [entry.get("optim/grad_norm") for entry in trainer.state.history]
+    assert norms == [pytest.approx(expected.state.history[0]["optim/grad_norm"]), None]
+
+
+def test_the_time_of_a_step_is_without_the_reading_of_the_checkpoint(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = workshop.build()
+    # As if it took 1000 seconds.
+    monkeypatch.setattr(trainer.checkpointer, "restore", lambda: trainer.metrics.pause(-1000))
+    trainer.restore()
+    run(trainer, 0, 1)
+    assert trainer.state.history[0]["time/step_s"] < 500
+    assert trainer.state.train_time_s < 500
+
+
 def test_losses_by_noise_level_make_up_the_loss(workshop: Workshop) -> None:
     trainer = workshop.build(log_every=5)
     run(trainer, 0, 5)

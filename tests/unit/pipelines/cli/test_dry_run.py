@@ -1,3 +1,4 @@
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -5,12 +6,13 @@ import yaml
 
 from pipelines.cli.main import run
 from pipelines.recipe import recipe_names
+from tests.pair_shards import write_pairs
 
 CALLS = {
     "corpus": ["--output", "o"],
     "pack": ["folder", "--output", "o"],
     "mine": ["--input", "i", "--output", "o"],
-    "train": ["--pairs", "p", "--output", "o"],
+    "train": ["--pairs", "PAIRS", "--output", "o"],
     "evaluate": ["--predictor", "x", "--pairs", "p", "--output", "o"],
     "register": ["--predictor", "x", "--report", "r"],
     "promote": ["--version", "2"],
@@ -22,6 +24,12 @@ CALLS = {
     "demo": ["--port", "8000"],
     "run": [],
 }
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Enough styles for a step of the quickstart."""
+    return write_pairs(tmp_path_factory.mktemp("pairs"), train_styles=12)
 
 
 def settings_of(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
@@ -45,9 +53,10 @@ def test_every_recipe_dry_runs_and_writes_nothing(
 @pytest.mark.usefixtures("workspace")
 @pytest.mark.parametrize("command", CALLS)
 def test_every_command_dry_runs_and_writes_nothing(
-    command: str, capsys: pytest.CaptureFixture[str], tmp_path: Any
+    command: str, pairs: Path, capsys: pytest.CaptureFixture[str], tmp_path: Any
 ) -> None:
-    assert settings_of([command, *CALLS[command]], capsys)
+    given = [str(pairs) if word == "PAIRS" else word for word in CALLS[command]]
+    assert settings_of([command, *given], capsys)
     assert list((tmp_path / "workspace").iterdir()) == []
 
 
@@ -78,3 +87,18 @@ def test_model_info_shows_the_registry_that_it_would_read(
 ) -> None:
     arguments = ["model-info", "--set", "tracking.uri=http://registry:5000"]
     assert settings_of(arguments, capsys)["tracking"]["uri"] == "http://registry:5000"
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ([], "has no train shards"),
+        (["--set", "training.styles_per_step=13"], "has 12 train styles, fewer than"),
+    ],
+)
+def test_pairs_that_do_not_do_are_refused_by_the_dry_run(
+    changes: list[str], problem: str, pairs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = str(pairs) if changes else "no-such-folder"
+    assert run(["train", "--pairs", given, "--output", "o", "--dry-run", *changes]) == 2
+    assert problem in capsys.readouterr().err
