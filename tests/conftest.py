@@ -22,6 +22,10 @@ _ENVIRONMENT = {
 }
 _CPU_ENVIRONMENT = {"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu"}
 
+# What every Python that the tests start finds: its settings, and this checkout's packages.
+_INTERPRETER = Path(__file__).with_name("interpreter")
+_PYTHONPATH = (str(_INTERPRETER), str(Path(__file__).parents[1]))
+
 # More logical CPUs than small machines have: Ray Train's workers hold theirs while Ray Data runs.
 RAY_NUM_CPUS = 6
 RAY_OBJECT_STORE_BYTES = 400 * 1024**2
@@ -48,6 +52,9 @@ def pytest_configure(config: pytest.Config) -> None:
         defaults |= _CPU_ENVIRONMENT
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+    there = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    others = [path for path in there if path and path not in _PYTHONPATH]
+    os.environ["PYTHONPATH"] = os.pathsep.join((*_PYTHONPATH, *others))
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -96,6 +96,13 @@ CASES: dict[str, dict[str, object]] = {
 }  # fmt: skip
 
 
+def _environment() -> dict[str, str]:
+    """As usual: without the tests' settings of the interpreter, which looks for garbage seldom."""
+    paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    usual = os.pathsep.join(path for path in paths if Path(path).name != "interpreter")
+    return {**os.environ, **_GIVE_BACK, "PYTHONPATH": usual}
+
+
 @dataclass(frozen=True, eq=False)
 class Workplace:
     """Pairs, and backbones that are built when they are needed.
@@ -158,7 +165,7 @@ class Workplace:
         command += [config.model_dump_json(), inputs.model_dump_json()]
         return subprocess.Popen(
             [*command, *map(str, arguments), str(folder / "rendezvous")],
-            env={**os.environ, **_GIVE_BACK},
+            env=_environment(),
             stdout=subprocess.PIPE,
             text=True,
         )

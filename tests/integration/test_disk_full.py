@@ -64,7 +64,7 @@ def on_a_small_disk(
     """A run of the command line that sees 1 MiB of space at ``disk``, and the files it left."""
     i2l = [sys.executable, "-m", "pipelines.cli.main", *arguments]
     command = ["unshare", "-rm", "sh", "-c", ON_A_SMALL_DISK, "sh", str(disk), *i2l]
-    environment = os.environ | {"PAIRS": str(disk), "PYTHONPATH": str(Path(__file__).parents[2])}
+    environment = os.environ | {"PAIRS": str(disk)}
     found = subprocess.run(
         command, capture_output=True, text=True, env=environment, check=False, cwd=folder
     )

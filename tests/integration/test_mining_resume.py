@@ -67,8 +67,7 @@ def arguments(source: Path, output: Path) -> list[str]:
 def mining(source: Path, output: Path) -> Iterator[subprocess.Popen[str]]:
     """A run with a Ray of its own; all of its processes are gone afterwards."""
     command = [sys.executable, "-m", "pipelines.cli.main", *arguments(source, output)]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    environment.pop("RAY_ADDRESS", None)
+    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
     output.parent.mkdir(parents=True, exist_ok=True)
     run = subprocess.Popen(
         command,

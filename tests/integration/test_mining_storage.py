@@ -52,7 +52,7 @@ def mine(source: str, output: str, folder: Path, **environment: str) -> None:
         text=True,
         check=False,
         cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])} | environment,
+        env=os.environ | environment,
     )
     assert found.returncode == 0, found.stderr
 

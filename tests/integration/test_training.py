@@ -1,25 +1,19 @@
 """Training end to end on a tiny random backbone: two DeepSpeed workers under a local Ray."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from i2l_model.errors import InputError
 from i2l_model.predictor import LoraPredictor
 from jobs.registry.tracking import TrackingConfig
 from jobs.training import run
-from jobs.training.checkpoints import whole_files
 from jobs.training.entry import TrainingDiverged
 from jobs.training.run import TrainingResult, run_training
-from tests.integration.training_world import DRIVER, STEPS, Recording, World, history, losses
+from tests.integration.training_world import STEPS, Recording, World, history
 
 pytestmark = pytest.mark.slow
 
@@ -89,54 +83,6 @@ def test_a_finished_training_returns_at_once(
     assert again.reused
     assert (again.run_id, again.metrics) == (result.run_id, result.metrics)
     assert time.monotonic() - started < 5
-
-
-def test_killed_and_resumed_equals_uninterrupted(
-    world: World, trained: tuple[TrainingResult, Recording]
-) -> None:
-    whole, _ = trained
-    output = world.folder / "killed"
-    run_id = kill_after_first_checkpoint(world, output)
-    resumed = world.train("killed")
-    record = history(output)
-    assert record["resumed_at"]
-    assert record["resumed_at"][0] in (6, 12, 18)
-    assert "resumed at step" in (output / "progress.jsonl").read_text()
-    assert resumed.run_id == run_id
-    expected = load_file(Path(whole.predictor_uri) / "model.safetensors")
-    found = load_file(Path(resumed.predictor_uri) / "model.safetensors")
-    assert expected.keys() == found.keys()
-    for name, tensor in expected.items():
-        torch.testing.assert_close(found[name], tensor, rtol=0, atol=1e-6, msg=name)
-    assert losses(output) == pytest.approx(losses(world.folder / "whole"))
-
-
-def kill_after_first_checkpoint(world: World, output: Path) -> str:
-    """Train in a process group with a Ray of its own, SIGKILL it, and return its MLflow run."""
-    script = world.folder / "driver.py"
-    script.write_text(DRIVER)
-    arguments = [world.config.model_dump_json(), world.pairs, output, world.database]
-    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
-    environment["PYTHONPATH"] = str(Path(__file__).resolve().parents[2])
-    with (world.folder / "driver.log").open("w") as log:
-        driver = subprocess.Popen(
-            [sys.executable, str(script), *map(str, arguments)],
-            env=environment,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-    deadline = time.monotonic() + 540
-    try:
-        while not any(map(whole_files, map(str, output.glob("checkpoints/*/*/step-*")))):
-            assert driver.poll() is None, (world.folder / "driver.log").read_text()
-            assert time.monotonic() < deadline, (world.folder / "driver.log").read_text()
-            time.sleep(0.05)
-    finally:
-        os.killpg(driver.pid, signal.SIGKILL)
-        driver.wait()
-    assert not (output / "training.json").exists(), "the run ended before it was killed"
-    return json.loads((output / "run.json").read_text())["run_id"]
 
 
 def test_an_initial_predictor_of_other_size_is_refused_before_ray(

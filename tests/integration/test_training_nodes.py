@@ -52,7 +52,6 @@ def test_a_lost_node_leaves_the_training_to_the_others(tmp_path: Path) -> None:
     config = world.config.model_copy(update=changes).model_dump_json()
     with cluster_of(num_nodes=2) as cluster, log.open("w") as stream:
         environment = {**os.environ, "RAY_ADDRESS": cluster.address}
-        environment["PYTHONPATH"] = str(Path(__file__).resolve().parents[2])
         driver = subprocess.Popen(
             [sys.executable, script, config, world.pairs, output, world.database],
             env=environment,

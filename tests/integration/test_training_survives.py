@@ -19,7 +19,7 @@ from tests.integration.training_world import STEPS, World, history, losses
 
 pytestmark = pytest.mark.slow
 
-# Stage 2 is that of test_training.py, where the driver is killed too.
+# Stage 2 is that of test_training_torn.py, where the driver is killed too.
 LAYOUTS = [{"zero_stage": 1}, {"zero_stage": 3, "backbone_shards": 2}]
 
 

@@ -1,5 +1,9 @@
-"""Checkpoints that are not whole: one whose upload was cut off, and one with a wrong bit."""
+"""A driver that is killed with all it has started, and the checkpoints that it left.
 
+The newest is not whole, since its upload was cut off, and the one before has a wrong bit.
+"""
+
+import json
 import threading
 from pathlib import Path
 
@@ -14,7 +18,7 @@ from tests.integration.training_process import (
     messages,
     training_process,
 )
-from tests.integration.training_world import World, history
+from tests.integration.training_world import World, history, losses
 from tests.training_servers import s3_environment, s3_over
 
 pytestmark = pytest.mark.slow
@@ -40,7 +44,7 @@ def flip_a_bit(checkpoint: Path) -> None:
     share.write_bytes(data)
 
 
-def test_the_newest_whole_checkpoint_is_gone_on_from(
+def test_killed_and_gone_on_from_the_newest_whole_checkpoint_equals_uninterrupted(
     world: World, trained: object, tmp_path: Path
 ) -> None:
     output, log = tmp_path / "s3" / "bucket" / "output", tmp_path / "driver.log"
@@ -48,8 +52,11 @@ def test_the_newest_whole_checkpoint_is_gone_on_from(
     with s3_over(tmp_path / "s3") as store, FaultProxy(store.endpoint) as proxy:
         hold = proxy.before_request = Hold("step-00000018/manifest-00001")
         run = (world, world.config, "s3://bucket/output", log, world.database)
-        with training_process(*run, joining_ray(s3_environment(proxy.endpoint))) as driver:
+        # It has a Ray of its own, which is killed too.
+        with training_process(*run, s3_environment(proxy.endpoint)) as driver:
             driver.wait_until(hold.reached.is_set)
+        assert not (output / "training.json").exists(), "the run ended before it was killed"
+        run_id = json.loads((output / "run.json").read_text())["run_id"]
         torn, flipped, whole = map(Path, list_checkpoints(str(output / "checkpoints")))
         assert [path.name[-2:] for path in (torn, flipped, whole)] == ["18", "12", "06"]
         assert list(torn.iterdir())
@@ -62,5 +69,8 @@ def test_the_newest_whole_checkpoint_is_gone_on_from(
         True
     ] * 2
     assert "resumed at step 6 with 2 workers" in messages(output)
-    assert history(output)["resumed_at"] == [6]
+    record = history(output)
+    assert record["resumed_at"] == [6]
+    assert record["run_id"] == run_id
     assert_same_predictor(output, world.folder / "whole", atol=1e-6)
+    assert losses(output) == pytest.approx(losses(world.folder / "whole"))

@@ -67,7 +67,6 @@ def training_process(
     script.write_text(DRIVER)
     arguments = [config.model_dump_json(), str(world.pairs), output, database]
     own = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"} | dict(environment)
-    own["PYTHONPATH"] = str(Path(__file__).resolve().parents[2])
     with log.open("a") as stream:
         process = subprocess.Popen(
             command(sys.executable, str(script), *arguments),
