@@ -1,5 +1,6 @@
 """The Ray Train run: resources, environment and storage of the workers."""
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ from jobs.training.job import TrainingJob
 from jobs.training.ray_storage import ray_filesystem
 from jobs.training.worker_processes import WorkerProcesses
 
+logger = logging.getLogger(__name__)
+
 _RAY_TIMEOUT = "RAY_TRAIN_COLLECTIVE_TIMEOUT_S"
 
 
@@ -31,19 +34,27 @@ def choose_device(config: TrainingConfig) -> str:
     device = config.device
     if device == "auto":
         device = "cuda" if num_gpus >= config.num_workers else "cpu"
-    if os.environ.get("RAY_ADDRESS"):
-        return device  # a cluster may grow
+    try:
+        _check_resources(config, device, resources.get("CPU", 0), num_gpus)
+    except InputError as error:
+        if not os.environ.get("RAY_ADDRESS"):
+            raise
+        logger.warning("the training waits until the cluster has grown: %s", error)
+    return device
+
+
+def _check_resources(config: TrainingConfig, device: str, num_cpus: float, num_gpus: float) -> None:
+    """Raise InputError if so many are too few for the workers and what loads their batches."""
     loading = config.loaders_per_worker * config.cpus_per_loader
-    num_cpus = config.num_workers * (config.cpus_per_worker + loading)
-    if num_cpus > resources.get("CPU", 0):
-        problem = f"need {num_cpus:g} CPUs, Ray has {resources.get('CPU', 0):g}"
+    needed = config.num_workers * (config.cpus_per_worker + loading)
+    if needed > num_cpus:
+        problem = f"need {needed:g} CPUs, Ray has {num_cpus:g}"
         fix = "lower training.num_workers, loaders_per_worker or cpus_per_worker"
         raise InputError("training.num_workers", config.num_workers, problem, fix)
     if device == "cuda" and num_gpus < config.num_workers:
         problem = f"need a GPU each, Ray has {num_gpus:g}"
         fix = "lower training.num_workers or set training.device to cpu"
         raise InputError("training.num_workers", config.num_workers, problem, fix)
-    return device
 
 
 def fit_workers(job: TrainingJob) -> None:
