@@ -4,6 +4,8 @@ from typing import Annotated
 
 import typer
 
+from i2l_model.errors import InputError
+from jobs.training.config import TrainingConfig
 from pipelines.cli.options import (
     DEFAULT_RECIPE,
     DebugOption,
@@ -54,9 +56,6 @@ def train(
     """Train a predictor; the same command continues a training that was stopped."""
     settings = read_recipe(recipe, overrides, {"training.profile": profile or None})
     if dry_run:
-        from jobs.training.memory_limit import check_memory
-        from jobs.training.preparation import check_pairs
-
         print_settings(
             pairs=pairs,
             output=output,
@@ -64,9 +63,7 @@ def train(
             training=settings.training,
             tracking=settings.tracking,
         )
-        estimate = check_memory(settings.training, check_pairs(settings.training, pairs))
-        if estimate is not None:
-            print_settings(memory_of_a_worker=estimate.described())
+        _print_memory(settings.training, pairs)
         return
     from jobs.training.run import run_training
     from pipelines.predictors import warm_started
@@ -77,6 +74,23 @@ def train(
         result = run_training(config, pairs, output, progress, tracking, init_from=init_from)
     typer.echo(f"predictor:  {result.predictor_uri}")
     typer.echo(f"MLflow run: {result.run_id}")
+
+
+def _print_memory(config: TrainingConfig, pairs: str) -> None:
+    """Print what a worker needs, also where the pairs are refused, as before they were mined."""
+    from jobs.training.memory_limit import check_memory
+    from jobs.training.preparation import check_pairs
+
+    prompt, refused = None, None
+    try:
+        prompt = check_pairs(config, pairs)
+    except InputError as error:
+        refused = error
+    estimate = check_memory(config, prompt)
+    if estimate is not None:
+        print_settings(memory_of_a_worker=estimate.described())
+    if refused is not None:
+        raise refused
 
 
 def evaluate(

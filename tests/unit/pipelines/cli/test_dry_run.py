@@ -101,4 +101,6 @@ def test_pairs_that_do_not_do_are_refused_by_the_dry_run(
 ) -> None:
     given = str(pairs) if changes else "no-such-folder"
     assert run(["train", "--pairs", given, "--output", "o", "--dry-run", *changes]) == 2
-    assert problem in capsys.readouterr().err
+    captured = capsys.readouterr()
+    assert problem in captured.err
+    assert "memory_of_a_worker" in captured.out
