@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.training.checkpoints import list_checkpoints, whole_files
+from jobs.training.attempts import list_checkpoints
+from jobs.training.checkpoints import whole_files
 from tests.integration.test_training_nodes import cluster_of
 from tests.integration.training_process import (
     assert_same_predictor,
