@@ -9,7 +9,7 @@ from transformers import DINOv3ViTConfig, DINOv3ViTModel
 
 from i2l_model.errors import InputError
 from i2l_model.released_towers import RELEASED_DINOV3
-from i2l_model.tower import VisionTower, load_tower, load_tower_config
+from i2l_model.tower import VisionTower, given_by_sizes, load_tower, load_tower_config
 from i2l_model.tower_config import Dinov3Config
 
 _MEAN = (0.485, 0.456, 0.406)  # of ImageNet, for pixels in [0, 1]
@@ -65,7 +65,8 @@ class Dinov3Encoder(VisionTower):
 
     def sizes(self) -> Dinov3Config:
         """Return a config that builds the same tower without its source, for own weights."""
-        return _sizes_of(self.vision.config, trainable=self.config.trainable)
+        sizes = _sizes_of(self.vision.config)
+        return sizes.model_copy(update={"trainable": self.config.trainable})
 
 
 def dinov3_sizes(config: Dinov3Config) -> Dinov3Config:
@@ -76,16 +77,14 @@ def dinov3_sizes(config: Dinov3Config) -> Dinov3Config:
     Raises:
         InputError: If ``path_or_id`` holds no such config.
     """
-    if config.path_or_id is None:
-        return config
-    known = RELEASED_DINOV3.get(config.path_or_id)
-    if known is not None:
-        return known.model_copy(update={"trainable": config.trainable})
-    vision = load_tower_config(DINOv3ViTConfig, config.path_or_id, "dinov3", "DINOv3")
-    return _sizes_of(vision, trainable=config.trainable)
+    return given_by_sizes(config, RELEASED_DINOV3, _read_sizes)
 
 
-def _sizes_of(vision: Any, *, trainable: bool) -> Dinov3Config:
+def _read_sizes(path_or_id: str) -> Dinov3Config:
+    return _sizes_of(load_tower_config(DINOv3ViTConfig, path_or_id, "dinov3", "DINOv3"))
+
+
+def _sizes_of(vision: Any) -> Dinov3Config:
     """The sizes that transformers' configuration of a tower holds."""
     return Dinov3Config(
         patch_size=vision.patch_size,
@@ -99,7 +98,6 @@ def _sizes_of(vision: Any, *, trainable: bool) -> Dinov3Config:
         key_bias=vision.key_bias,
         value_bias=vision.value_bias,
         hidden_act=vision.hidden_act,
-        trainable=trainable,
     )
 
 

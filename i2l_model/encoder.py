@@ -9,7 +9,7 @@ from transformers import SiglipVisionConfig, SiglipVisionModel
 
 from i2l_model.errors import InputError
 from i2l_model.released_towers import RELEASED_ENCODERS
-from i2l_model.tower import VisionTower, load_tower, load_tower_config
+from i2l_model.tower import VisionTower, given_by_sizes, load_tower, load_tower_config
 from i2l_model.tower_config import EncoderConfig
 
 
@@ -57,7 +57,8 @@ class ReferenceEncoder(VisionTower):
 
     def sizes(self) -> EncoderConfig:
         """Return a config that builds the same tower without its source, for own weights."""
-        return _sizes_of(self.vision.config, trainable=self.config.trainable)
+        sizes = _sizes_of(self.vision.config)
+        return sizes.model_copy(update={"trainable": self.config.trainable})
 
 
 def encoder_sizes(config: EncoderConfig) -> EncoderConfig:
@@ -68,16 +69,14 @@ def encoder_sizes(config: EncoderConfig) -> EncoderConfig:
     Raises:
         InputError: If ``path_or_id`` holds no such config.
     """
-    if config.path_or_id is None:
-        return config
-    known = RELEASED_ENCODERS.get(config.path_or_id)
-    if known is not None:
-        return known.model_copy(update={"trainable": config.trainable})
-    vision = load_tower_config(SiglipVisionConfig, config.path_or_id, "encoder", "SigLIP")
-    return _sizes_of(vision, trainable=config.trainable)
+    return given_by_sizes(config, RELEASED_ENCODERS, _read_sizes)
 
 
-def _sizes_of(vision: Any, *, trainable: bool) -> EncoderConfig:
+def _read_sizes(path_or_id: str) -> EncoderConfig:
+    return _sizes_of(load_tower_config(SiglipVisionConfig, path_or_id, "encoder", "SigLIP"))
+
+
+def _sizes_of(vision: Any) -> EncoderConfig:
     """The sizes that transformers' configuration of a tower holds."""
     return EncoderConfig(
         image_size=vision.image_size,
@@ -86,7 +85,6 @@ def _sizes_of(vision: Any, *, trainable: bool) -> EncoderConfig:
         num_layers=vision.num_hidden_layers,
         num_heads=vision.num_attention_heads,
         intermediate_size=vision.intermediate_size,
-        trainable=trainable,
     )
 
 

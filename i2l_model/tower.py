@@ -4,9 +4,10 @@
 
 import contextlib
 import hashlib
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -14,7 +15,10 @@ from torch import nn
 
 from i2l_model.assets import asset_path, available_assets
 from i2l_model.errors import InputError
+from i2l_model.tower_config import Dinov3Config, EncoderConfig
 from i2l_model.weights import check_loaded
+
+_Config = TypeVar("_Config", EncoderConfig, Dinov3Config)
 
 
 class VisionTower(nn.Module):
@@ -112,6 +116,22 @@ def load_tower_config(config_class: Any, path_or_id: str, field: str, kind: str)
     except (OSError, ValueError) as error:
         problem = f"has no readable config of a {kind} vision tower"
         raise InputError(f"{field}.path_or_id", path_or_id, problem, "check the name") from error
+
+
+def given_by_sizes(
+    config: _Config, released: Mapping[str, _Config], read: Callable[[str], _Config]
+) -> _Config:
+    """Return the same tower given by its sizes instead of its source.
+
+    Args:
+        config: The tower's settings; returned as they are where they have no source.
+        released: Sizes of the released towers by hub id, of which nothing is read.
+        read: Reads the sizes of any other source.
+    """
+    if config.path_or_id is None:
+        return config
+    sizes = released.get(config.path_or_id) or read(config.path_or_id)
+    return sizes.model_copy(update={"trainable": config.trainable})
 
 
 def _source(path_or_id: str) -> str:

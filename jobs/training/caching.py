@@ -28,6 +28,7 @@ from jobs.training.models import build_predictor, load_frozen_encoders
 from jobs.training.pair_index import PairIndex
 from jobs.training.row_files import (
     RowFiles,
+    chunk_rows,
     chunk_size,
     chunk_uri,
     complete_rows,
@@ -198,7 +199,7 @@ class EncodeChunks:
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
         """Encode one chunk, unless an earlier run has."""
         kind, chunk, folder = batch["kind"][0], int(batch["chunk"][0]), batch["folder"][0]
-        members = self._members(kind, chunk)
+        members = chunk_rows(chunk, self._plan.rows_per_chunk, self.num_rows(kind))
         num_parts = len(self._predictor.towers) if kind == TOKENS else 1
         names = [row_name(row, part) for row in members for part in range(num_parts)]
         size = _kept_size(chunk_uri(folder, chunk), names)
@@ -209,11 +210,6 @@ class EncodeChunks:
     def num_rows(self, kind: str) -> int:
         """Rows of a kind in all."""
         return _num_rows(self._loader.index, kind)
-
-    def _members(self, kind: str, chunk: int) -> range:
-        """The rows of a chunk."""
-        first = chunk * self._plan.rows_per_chunk
-        return range(first, min(first + self._plan.rows_per_chunk, self.num_rows(kind)))
 
     @torch.no_grad()
     def _rows(self, kind: str, members: range) -> Rows:

@@ -15,12 +15,11 @@ from i2l_model.backbones import Backbone
 from i2l_model.backbones.on_meta import backbone_on_meta
 from i2l_model.dinov3 import dinov3_sizes
 from i2l_model.encoder import encoder_sizes
-from i2l_model.errors import InputError
 from i2l_model.predictor_sizes import on_meta
 from jobs.training.config import TrainingConfig
 from jobs.training.deepspeed_config import BUCKET_NUMBERS
 from jobs.training.memory_passes import MetaModels, PassBytes, trace_passes
-from jobs.training.models import DTYPES, predictor_config
+from jobs.training.models import DTYPES, check_sizes, predictor_config
 
 _FP32 = 4
 _GIB = 2**30
@@ -230,17 +229,8 @@ def _largest_size(config: TrainingConfig, backbone: Backbone) -> tuple[int, int]
     Raises:
         InputError: If a bucket is no size of the backbone's.
     """
+    check_sizes(config.aspect_buckets, backbone)
     sizes = [(height, width) for width, height in config.aspect_buckets]
-    for height, width in sizes:
-        try:
-            backbone.latent_shape(height, width)
-        except InputError as error:
-            raise InputError(
-                "training.aspect_buckets",
-                [width, height],
-                f"{error.field} {error.problem}",
-                error.fix,
-            ) from error
     return max(sizes or [(backbone.image_size, backbone.image_size)], key=math.prod)
 
 

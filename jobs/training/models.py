@@ -2,6 +2,7 @@
 
 import re
 import tempfile
+from collections.abc import Sequence
 
 import torch
 
@@ -88,3 +89,14 @@ def predictor_config(options: PredictorOptions, backbone: Backbone) -> Predictor
         raise InputError(
             "training.predictor", sizes, f"does not fit the backbone: {error}", "change the sizes"
         ) from error
+
+
+def check_sizes(sizes: Sequence[tuple[int, int]], backbone: Backbone) -> None:
+    """Raise InputError if one, width and height in pixels, is no size of the backbone's."""
+    for width, height in sizes:
+        try:
+            backbone.latent_shape(height, width)
+        except InputError as error:
+            problem = f"{error.field} {error.problem}"
+            field, value = "training.aspect_buckets", [width, height]
+            raise InputError(field, value, problem, error.fix) from error

@@ -62,6 +62,12 @@ def write_chunk(folder_uri: str, chunk: int, tensors: Mapping[str, torch.Tensor]
     return len(data)
 
 
+def chunk_rows(chunk: int, rows_per_chunk: int, num_rows: int) -> range:
+    """The rows of a chunk, of ``num_rows`` in all."""
+    first = chunk * rows_per_chunk
+    return range(first, min(first + rows_per_chunk, num_rows))
+
+
 def chunk_size(uri: str, names: Iterable[str]) -> int:
     """Bytes of a chunk's file.
 
@@ -99,11 +105,6 @@ class RowFiles:
         """Mark the folder as complete."""
         data = (json.dumps(asdict(self)) + "\n").encode()
         storage.write_bytes(_marker_uri(folder_uri), data)
-
-    def chunk_rows(self, chunk: int) -> range:
-        """The rows of a chunk."""
-        first = chunk * self.rows_per_chunk
-        return range(first, min(first + self.rows_per_chunk, self.num_rows))
 
 
 def complete_rows(folder_uri: str) -> RowFiles | None:
@@ -165,7 +166,7 @@ class RowReader:
     def _note(self, uri: str, chunk: int) -> None:
         """Remember where the rows of a chunk begin, and their shapes and dtypes."""
         tensors = _read_header(uri, self.files.sizes[chunk])
-        for row in self.files.chunk_rows(chunk):
+        for row in chunk_rows(chunk, self.files.rows_per_chunk, self.files.num_rows):
             for part in range(self.files.num_parts):
                 tensor = tensors.get(row_name(row, part))
                 if tensor is None:

@@ -143,6 +143,10 @@ def _read_json(uri: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def _write_json(uri: str, value: dict[str, Any]) -> None:
+    storage.write_bytes(uri, (json.dumps(value) + "\n").encode())
+
+
 @contextmanager
 def _tracked_run(
     tracking: TrackingConfig, config: TrainingConfig, output_uri: str, origin: dict[str, Any]
@@ -174,8 +178,7 @@ def _start_run(
         # Pictures of another training would be taken for this one's.
         storage.delete(storage.join_uri(output_uri, VALIDATION_FOLDER))
         tracker.log_params({"training": config.resolved(), "init_from": origin["init_from"]})
-        record = {"key": origin["key"], "run_id": run_id}
-        storage.write_bytes(uri, (json.dumps(record) + "\n").encode())
+        _write_json(uri, {"key": origin["key"], "run_id": run_id})
     return tracker
 
 
@@ -215,8 +218,7 @@ def _keep(tracker: Tracker, patience: Patience, output_uri: str, key: str) -> No
     patience(tracker.finish, "ending the MLflow run")
     record = {"key": key, "run_id": tracker.run_id}
     marker = storage.join_uri(output_uri, _KEPT_FILE)
-    data = (json.dumps(record) + "\n").encode()
-    patience(partial(storage.write_bytes, marker, data), f"writing {_KEPT_FILE}")
+    patience(partial(_write_json, marker, record), f"writing {_KEPT_FILE}")
 
 
 def _log_result(tracker: Tracker, output_uri: str) -> None:

@@ -18,7 +18,7 @@ from jobs.training.feed import BatchFeed
 from jobs.training.inputs import open_loader
 from jobs.training.job import TrainingJob
 from jobs.training.loading import BatchLoader
-from jobs.training.models import build_predictor, load_frozen_backbone
+from jobs.training.models import build_predictor, check_sizes, load_frozen_backbone
 from jobs.training.objective import StyleObjective
 from jobs.training.preemption import PreemptionWatch
 from jobs.training.profiling import profiled
@@ -118,8 +118,7 @@ def _read_parts(job: TrainingJob, recorder: Recorder, device: str) -> _Parts:
     sizes = {"ref_size": predictor.image_size, "target_size": backbone.image_size}
     recorder.progress("read pairs", 0, 1)
     loader = open_loader(job.inputs, config, "train", **sizes)
-    for width, height in loader.buckets.sizes:
-        backbone.latent_shape(height, width)  # refuses a size that does not fit
+    check_sizes(loader.buckets.sizes, backbone)
     index = loader.index
     recorder.progress("read pairs", 1, 1, f"{index.num_pairs} pairs, {len(index.styles)} styles")
     held_out = None
