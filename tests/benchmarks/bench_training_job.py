@@ -23,6 +23,7 @@ RUNS: Mapping[str, Mapping[str, object]] = {
     "2 workers, cache, Ray Data": {"loaders_per_worker": 1},
     "2 workers, encoded every step": {"cache": False},
     "1 worker, cache": {"num_workers": 1},
+    "1 worker, cache, half the batch": {"num_workers": 1, "styles_per_step": 6},
 }
 
 
@@ -82,4 +83,8 @@ def test_the_job(tmp_path: Path) -> None:
     )
     online = rows["2 workers, encoded every step"]["time/step_s"]
     print(f"encoded every step / cached: {online / step:.2f} x the time")
-    print(f"2 workers / 1 worker: {rows['1 worker, cache']['time/step_s'] / step:.2f} x samples/s")
+    one = rows["1 worker, cache"]["time/step_s"]
+    half = rows["1 worker, cache, half the batch"]["time/step_s"]
+    print(f"2 workers / 1 worker: {one / step:.2f} x samples/s")
+    print(f"lost of 2 to what any batch costs: {2 - one / half:.2f} x")
+    print(f"lost of 2 to waiting for core or peer: {one / half - one / step:.2f} x")
