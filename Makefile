@@ -4,9 +4,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.i2l-installed
 PYTEST_ARGS ?=
-# At most 4: each process has a Ray of its own. One more than cores, since many tests wait for a
-# server or a node to be given up. 0 runs all in one, for --pdb.
-TEST_PROCESSES ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
+# At most 4: each process has a Ray of its own. More than cores gain nothing. 0 runs all in one, for
+# --pdb.
+TEST_PROCESSES ?= logical
 # By file, in order, since the tests of a file share what is slow to make.
 PARALLEL := -n $(TEST_PROCESSES) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 CODE := i2l_model jobs pipelines tests
