@@ -17,13 +17,13 @@ from jobs.training.step_metrics import PARTS
 from tests.integration.training_world import history
 from tests.pair_shards import write_pairs
 
-STEPS, EVERY = 60, 20
+STEPS, EVERY, STYLES = 60, 20, 12
 RUNS: Mapping[str, Mapping[str, object]] = {
     "2 workers, cache": {},
     "2 workers, cache, Ray Data": {"loaders_per_worker": 1},
     "2 workers, encoded every step": {"cache": False},
     "1 worker, cache": {"num_workers": 1},
-    "1 worker, cache, half the batch": {"num_workers": 1, "styles_per_step": 6},
+    "1 worker, cache, half the batch": {"num_workers": 1, "styles_per_step": STYLES // 2},
 }
 
 
@@ -34,6 +34,7 @@ def settings(folder: Path) -> TrainingConfig:
             "backbone": "tiny-zimage",
             "predictor": {"encoder": {"path_or_id": "tiny-encoder"}},
             "steps": STEPS,
+            "styles_per_step": STYLES,
             "checkpoint_every": EVERY,
             "validate_every": 10 * STEPS,
             "log_every": 5,
